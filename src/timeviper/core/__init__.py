@@ -1,0 +1,1 @@
+"""Values, errors and policies that every room shares; imports nothing of ours."""
