@@ -1,0 +1,1 @@
+"""Encode once, ask often: prefill, decode, sampling and the engine around them."""

@@ -1,0 +1,1 @@
+"""Tensor mathematics on packed sequences: scan, convolution, attention, norms, merging."""

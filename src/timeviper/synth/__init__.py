@@ -1,0 +1,1 @@
+"""Drawn worlds with known answers: objects, scenes, real video files, questions."""

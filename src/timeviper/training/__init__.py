@@ -1,0 +1,1 @@
+"""Learning: data, loss, optimizer, checkpoints that resume."""

@@ -1,0 +1,1 @@
+"""Frames and the times at which they are shown: files, folders, sampling, clips."""

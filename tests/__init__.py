@@ -1,0 +1,1 @@
+"""The test suite; `tests.tolerances` is its one table of tolerances."""
