@@ -1,0 +1,1 @@
+"""What the whole source promises, checked on the source itself."""
