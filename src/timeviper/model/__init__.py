@@ -1,1 +1,1 @@
-"""The decoder for hybrid and dense stacks, its state, TransV, towers and projectors."""
+"""The hybrid decoder with TransV, the vision towers and what joins them; reads no file."""

@@ -1,0 +1,92 @@
+"""The attention mixer: grouped queries, optional rotary positions, biases and head norms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from timeviper.model.config import DecoderConfig
+from timeviper.model.mamba2 import ScaleNorm
+from timeviper.model.state import AttentionMemory, extend
+from timeviper.ops.attention import attention
+from timeviper.ops.norm import rms_norm
+from timeviper.ops.rotary import rotary
+
+
+class AttentionMixer(nn.Module):
+    """Causal grouped-query attention over each sequence's memory and new tokens."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.norm_eps = config.norm_eps
+        self.rope_theta = config.rope_theta
+        hidden, width = config.hidden_size, config.num_heads * config.head_dim
+        kv_width = config.num_kv_heads * config.head_dim
+        self.q_proj = nn.Linear(hidden, width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(hidden, kv_width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(hidden, kv_width, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(width, hidden, bias=False)
+        self.q_norm = ScaleNorm(config.head_dim) if config.qk_norm else None
+        self.k_norm = ScaleNorm(config.head_dim) if config.qk_norm else None
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "token hidden"],
+        memory: AttentionMemory | None,
+        *,
+        lengths: Sequence[int],
+    ) -> tuple[Float[Tensor, "token hidden"], AttentionMemory]:
+        """Mix tokens of each sequence with all that came before them.
+
+        Args:
+            hidden: normalised hidden states, packed.
+            memory: keys and values so far, or None at the start of time.
+            lengths: new tokens of each sequence.
+
+        Returns:
+            The mixed hidden states and the longer memory.
+        """
+        places = self.places(memory, lengths, hidden)
+        q = self.queries(hidden, places)
+        k, v = self.keys_values(hidden, places)
+        memory = extend(memory, k, v, lengths=lengths)
+        y = attention(q, memory.k, memory.v, q_lengths=lengths, k_lengths=memory.lengths)
+        return self.o_proj(y.flatten(1)), memory
+
+    def queries(
+        self, hidden: Float[Tensor, "token hidden"], places: Int[Tensor, " token"] | None
+    ) -> Float[Tensor, "token head head_dim"]:
+        """Queries as this layer computes them; `places` are positions within the layer."""
+        return self._finish(self.q_proj(hidden), self.q_norm, places)
+
+    def keys_values(
+        self, hidden: Float[Tensor, "token hidden"], places: Int[Tensor, " token"] | None
+    ) -> tuple[Float[Tensor, "token kv_head head_dim"], Float[Tensor, "token kv_head head_dim"]]:
+        """Keys and values as this layer computes them."""
+        k = self._finish(self.k_proj(hidden), self.k_norm, places)
+        return k, self.v_proj(hidden).unflatten(-1, (-1, self.head_dim))
+
+    def places(
+        self, memory: AttentionMemory | None, lengths: Sequence[int], like: Tensor
+    ) -> Int[Tensor, " token"] | None:
+        """Positions of new tokens after this layer's memory; None where positions do not exist."""
+        if self.rope_theta is None:
+            return None
+        before = (0,) * len(lengths) if memory is None else memory.lengths
+        places = [np.arange(a, a + n) for a, n in zip(before, lengths, strict=True)]
+        return torch.from_numpy(np.concatenate(places)).to(like.device)
+
+    def _finish(
+        self, flat: Tensor, norm: ScaleNorm | None, places: Int[Tensor, " token"] | None
+    ) -> Tensor:
+        heads = flat.unflatten(-1, (-1, self.head_dim))
+        if norm is not None:
+            heads = rms_norm(heads, norm.weight, self.norm_eps)
+        if places is None or self.rope_theta is None:
+            return heads
+        return rotary(heads, places, base=self.rope_theta)

@@ -1,0 +1,167 @@
+"""The decoder: hybrid and dense stacks with transfer sites, one call for every length."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from timeviper.core.layout import SpanKind, TokenLayout
+from timeviper.model.block import Block
+from timeviper.model.config import DecoderConfig
+from timeviper.model.mamba2 import ScaleNorm
+from timeviper.model.state import AttentionMemory, DecoderState
+from timeviper.model.tokens import Tokens, join, on_device
+from timeviper.model.transv import SiteRunner, Transfer
+from timeviper.ops.norm import rms_norm
+
+
+class Decoder(nn.Module):
+    """Embedding, layers, final norm and head, described by a `DecoderConfig`.
+
+    Laws: any cutting of the sequence gives the same output and final state; packed sequences
+    equal each alone.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, kind) for kind in config.layers)
+        self.norm = ScaleNorm(config.hidden_size)
+        self.lm_head = (
+            None
+            if config.tie_word_embeddings
+            else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        )
+        self.transfers = nn.ModuleDict(
+            {str(site.layer): Transfer(config) for site in config.transfer.sites if site.transfer}
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "token hidden"],
+        state: DecoderState | None = None,
+        *,
+        layout: TokenLayout,
+        more: bool = False,
+    ) -> tuple[Float[Tensor, "out hidden"], DecoderState]:
+        """Hidden states after the final norm, of every token that went through.
+
+        Args:
+            x: embedded tokens of all sequences, packed.
+            state: what came before, or None at the start of time.
+            layout: kinds and lengths of the tokens.
+            more: further tokens of the same prompt follow in a later call, so a site that
+                ranks by the question keeps waiting for its end.
+
+        Returns:
+            Hidden states (dropped and waiting tokens are missing) and the state after them.
+
+        Raises:
+            LayoutError: tokens and layout differ, or a video is answered without an instruction.
+        """
+        tokens, state = self.run(Tokens.of(x, layout), state, more=more)
+        return tokens.hidden, state
+
+    def run(
+        self, tokens: Tokens, state: DecoderState | None = None, *, more: bool = False
+    ) -> tuple[Tokens, DecoderState]:
+        """As `forward`, with what each token is going in and coming out."""
+        state = state or self.start()
+        cuts = _next_video(tokens)
+        if cuts is None:
+            out, state = self._layers(tokens, state, more=more)
+        else:
+            head, tail = _split(tokens, cuts)
+            first, state = self.run(head, state)
+            second, state = self.run(tail, state, more=more)
+            out = join([first, second])
+        hidden = rms_norm(out.hidden, self.norm.weight, self.config.norm_eps)
+        return (out.with_hidden(hidden) if cuts is None else out), state
+
+    def start(self) -> DecoderState:
+        """The state at the start of time."""
+        sites = self.config.transfer.sites
+        return DecoderState((None,) * len(self.layers), (None,) * len(sites))
+
+    def embed(self, token_ids: Int[Tensor, " token"]) -> Float[Tensor, "token hidden"]:
+        """Token embeddings."""
+        return self.embed_tokens(token_ids)
+
+    def logits(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row vocab"]:
+        """Next-token scores of chosen hidden states; choose before calling, this is large."""
+        if self.lm_head is None:
+            return F.linear(hidden, self.embed_tokens.weight)
+        return self.lm_head(hidden)
+
+    def runner(self, site_number: int) -> SiteRunner:
+        """The transfer site with that place in the plan."""
+        site = self.config.transfer.sites[site_number]
+        transfer = self.transfers[str(site.layer)] if site.transfer else None
+        return SiteRunner(site, _block(self.layers[site.layer]), _transfer(transfer))
+
+    def _layers(
+        self, tokens: Tokens, state: DecoderState, *, more: bool
+    ) -> tuple[Tokens, DecoderState]:
+        memories, pending = list(state.memories), list(state.pending)
+        numbers = {site.layer: n for n, site in enumerate(self.config.transfer.sites)}
+        for index, layer in enumerate(self.layers):
+            if index in numbers:
+                number, memory = numbers[index], memories[index]
+                keys = memory if isinstance(memory, AttentionMemory) else None
+                tokens, pending[number] = self.runner(number)(
+                    tokens, pending[number], keys, more=more
+                )
+            if len(tokens.kinds) == 0:
+                break
+            hidden, memories[index] = _block(layer)(
+                tokens.hidden, memories[index], lengths=tokens.lengths
+            )
+            tokens = tokens.with_hidden(hidden)
+        return tokens, DecoderState(tuple(memories), tuple(pending))
+
+
+def last_of_each(tokens: Tokens) -> Float[Tensor, "sequence hidden"]:
+    """Hidden state of each sequence's last token; sequences without tokens are left out."""
+    ends = np.cumsum(tokens.lengths) - 1
+    filled = ends[np.asarray(tokens.lengths) > 0]
+    return tokens.hidden.index_select(0, on_device(filled, tokens.hidden))
+
+
+def _block(module: nn.Module | None) -> Block:
+    if not isinstance(module, Block):
+        raise TypeError("decoder layers are Blocks")
+    return module
+
+
+def _transfer(module: nn.Module | None) -> Transfer | None:
+    return module if isinstance(module, Transfer) else None
+
+
+def _next_video(tokens: Tokens) -> NDArray[np.int64] | None:
+    """Where each sequence starts another video after an instruction; None if none does."""
+    kinds = tokens.kinds
+    if not (kinds == SpanKind.VISION.code).any() or not (
+        kinds == SpanKind.INSTRUCTION.code
+    ).any():
+        return None
+    cuts = np.asarray(tokens.lengths, dtype=np.int64)
+    found = False
+    for number, (start, length) in enumerate(zip(tokens.starts, tokens.lengths, strict=True)):
+        own = kinds[start : start + length]
+        asked = np.flatnonzero(own == SpanKind.INSTRUCTION.code)
+        shown = np.flatnonzero(own == SpanKind.VISION.code)
+        later = shown[shown > asked[0]] if len(asked) else shown[:0]
+        if len(later):
+            cuts[number] = later[0]
+            found = True
+    return cuts if found else None
+
+
+def _split(tokens: Tokens, cuts: NDArray[np.int64]) -> tuple[Tokens, Tokens]:
+    within = np.arange(len(tokens.kinds)) - np.repeat(tokens.starts, tokens.lengths)
+    head = within < np.repeat(cuts, tokens.lengths)
+    return tokens.take(np.flatnonzero(head)), tokens.take(np.flatnonzero(~head))

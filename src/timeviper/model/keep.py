@@ -1,0 +1,145 @@
+"""Which vision tokens stay at a transfer site: uniform choices on the host, ranked ones on device."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from timeviper.core.errors import ConfigError, LayoutError
+from timeviper.core.layout import SpanKind
+from timeviper.model.attention import AttentionMixer
+from timeviper.model.block import Block
+from timeviper.model.config import TransferSite
+from timeviper.model.state import AttentionMemory, extend
+from timeviper.model.tokens import Tokens, on_device
+from timeviper.ops.attention import attention_weights
+
+
+def stream_keep(tokens: Tokens, seen: tuple[int, ...], keep: Fraction) -> NDArray[np.bool_]:
+    """Keep vision token i of a sequence when floor((i+1)*keep) > floor(i*keep).
+
+    Args:
+        tokens: what reached the site.
+        seen: vision tokens of each sequence that came in earlier calls.
+        keep: fraction that stays.
+
+    Returns:
+        Mask of shape (token,), true for every token that is not vision.
+
+    Law: independent of how the video is cut into calls.
+    """
+    places = tokens.of_kind(SpanKind.VISION)
+    counts = np.asarray(tokens.counts(places), dtype=np.int64)
+    first = np.cumsum(counts) - counts
+    i = np.arange(len(places)) - np.repeat(first - np.asarray(seen), counts)
+    up, down = keep.numerator, keep.denominator
+    mask = np.ones(len(tokens.kinds), dtype=bool)
+    mask[places] = ((i + 1) * up) // down > (i * up) // down
+    return mask
+
+
+def whole_keep(tokens: Tokens, site: TransferSite) -> NDArray[np.bool_]:
+    """Keep vision tokens spread evenly over each sequence's whole video.
+
+    Returns:
+        Mask of shape (token,), true for every token that is not vision.
+    """
+    places = tokens.of_kind(SpanKind.VISION)
+    mask = np.ones(len(tokens.kinds), dtype=bool)
+    mask[places] = False
+    first = 0
+    for present in tokens.counts(places):
+        kept = site.kept(present)
+        if kept:
+            # The middle of each of `kept` equal parts: even, and free of a bias to either end.
+            inside = ((2 * np.arange(kept) + 1) * present) // (2 * kept)
+            mask[places[first + inside]] = True
+        first += present
+    return mask
+
+
+def attention_keep(
+    tokens: Tokens, site: TransferSite, block: Block, memory: AttentionMemory | None
+) -> NDArray[np.bool_]:
+    """Keep the vision tokens that the last instruction token attends to most.
+
+    The score is its softmax row over all keys of the layer as that layer computes it, mean over
+    heads. A sequence without vision keeps everything.
+
+    Returns:
+        Mask of shape (token,), true for every token that is not vision.
+    """
+    places = tokens.of_kind(SpanKind.VISION)
+    mask = np.ones(len(tokens.kinds), dtype=bool)
+    if len(places) == 0:
+        return mask
+    counts = tokens.counts(places)
+    scores = last_instruction_scores(tokens, block, memory)
+    kept = np.array([site.kept(n) for n in counts])
+    starts = np.cumsum(counts) - counts
+    row = np.repeat(np.arange(len(counts)), counts)
+    slot = np.arange(len(places)) - np.repeat(starts, counts)
+    inside = places - tokens.starts[row]
+    grid = scores.new_full((len(counts), max(counts)), float("-inf"))
+    on = [on_device(a, scores) for a in (row, slot, inside)]
+    grid[on[0], on[1]] = scores[on[0], on[2]]
+    # A stable sort, so that equal scores keep the earlier token on every device.
+    rank = grid.argsort(dim=1, descending=True, stable=True).argsort(dim=1).cpu().numpy()
+    mask[places] = rank[row, slot] < kept[row]
+    return mask
+
+
+@torch.no_grad()
+def last_instruction_scores(
+    tokens: Tokens, block: Block, memory: AttentionMemory | None
+) -> Float[Tensor, "sequence key"]:
+    """Attention of each sequence's first instruction's last token to that call's tokens.
+
+    Raises:
+        ConfigError: the layer is not an attention layer.
+        LayoutError: a sequence has vision but no instruction to rank it.
+    """
+    mixer = block.mixer
+    if not isinstance(mixer, AttentionMixer):
+        raise ConfigError(want="an attention layer", got="another mixer", do="move the site")
+    asking = _asking(tokens)
+    normed = block.normed(tokens.hidden)
+    positions = mixer.places(memory, tokens.lengths, normed)
+    k, v = mixer.keys_values(normed, positions)
+    before = (0,) * len(tokens.lengths) if memory is None else memory.lengths
+    # A copy, so that ranking leaves the layer's own cache untouched.
+    rows = None if memory is None else memory.select(range(len(before)))
+    keys = extend(rows, k, v, lengths=tokens.lengths)
+    index = on_device(tokens.starts + asking, normed)
+    at = None if positions is None else positions[index]
+    q = mixer.queries(normed[index], at).unsqueeze(1)
+    place = torch.tensor([[b + a] for b, a in zip(before, asking, strict=True)], device=q.device)
+    weights = attention_weights(q, keys.k, positions=place, k_lengths=keys.lengths)
+    scores = weights[:, 0].mean(1)
+    longest = max(tokens.lengths)
+    reach = torch.arange(longest, device=q.device) + torch.tensor(before, device=q.device)[:, None]
+    return scores.gather(1, reach.clamp(max=scores.shape[1] - 1))
+
+
+def _asking(tokens: Tokens) -> NDArray[np.int64]:
+    """Place within each sequence of its first instruction's last token; 0 where nothing ranks."""
+    asking = np.zeros(len(tokens.lengths), dtype=np.int64)
+    for number, (start, length) in enumerate(zip(tokens.starts, tokens.lengths, strict=True)):
+        kinds = tokens.kinds[start : start + length]
+        if not (kinds == SpanKind.VISION.code).any():
+            continue
+        instruction = np.flatnonzero(kinds == SpanKind.INSTRUCTION.code)
+        if len(instruction) == 0:
+            raise LayoutError(
+                want="an instruction after the video",
+                got=f"sequence {number} with vision and no instruction",
+                do="ask a question, or keep encoding with `more=True`",
+            )
+        gaps = np.flatnonzero(np.diff(instruction) > 1)
+        asking[number] = instruction[gaps[0]] if len(gaps) else instruction[-1]
+    return asking

@@ -1,0 +1,31 @@
+"""The MLP mixers: two products with squared ReLU, or SwiGLU."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from timeviper.model.config import DecoderConfig
+
+
+class MlpMixer(nn.Module):
+    """`down(act(up(x)))`, or `down(act(gate(x)) * up(x))` when gated; no biases."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        hidden, inner = config.hidden_size, config.intermediate_size
+        self.activation = config.activation
+        self.gate_proj = nn.Linear(hidden, inner, bias=False) if config.gated_mlp else None
+        self.up_proj = nn.Linear(hidden, inner, bias=False)
+        self.down_proj = nn.Linear(inner, hidden, bias=False)
+
+    def forward(self, hidden: Float[Tensor, "token hidden"]) -> Float[Tensor, "token hidden"]:
+        """Transform each token alone."""
+        up = self.up_proj(hidden)
+        if self.gate_proj is not None:
+            return self.down_proj(self._act(self.gate_proj(hidden)) * up)
+        return self.down_proj(self._act(up))
+
+    def _act(self, x: Tensor) -> Tensor:
+        return F.relu(x).square() if self.activation == "relu2" else F.silu(x)

@@ -1,0 +1,194 @@
+"""TransV: drop vision tokens before a layer and carry what they held into the instruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from timeviper.core.layout import SpanKind
+from timeviper.model.block import Block
+from timeviper.model.config import DecoderConfig, DropPolicy, TransferSite
+from timeviper.model.keep import attention_keep, stream_keep, whole_keep
+from timeviper.model.state import AttentionMemory, PendingTransfer, extend
+from timeviper.model.tokens import Tokens, join, on_device
+from timeviper.ops.attention import attention
+
+
+class Transfer(nn.Module):
+    """Gated cross-attention from instruction tokens to dropped tokens (paper eq. 6).
+
+    `x + tanh(alpha) * CrossAttention(x, dropped)`, alpha starting at 0; no norm, no positions.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        hidden, width = config.hidden_size, config.num_heads * config.head_dim
+        kv_width = config.num_kv_heads * config.head_dim
+        self.q_proj = nn.Linear(hidden, width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(hidden, kv_width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(hidden, kv_width, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(width, hidden, bias=False)
+        self.alpha = nn.Parameter(torch.empty(()))
+
+    def remember(
+        self,
+        dropped: Float[Tensor, "token hidden"],
+        memory: AttentionMemory | None,
+        *,
+        lengths: Sequence[int],
+    ) -> AttentionMemory:
+        """Append the cross-attention keys and values of dropped tokens."""
+        k = self.k_proj(dropped).unflatten(-1, (-1, self.head_dim))
+        v = self.v_proj(dropped).unflatten(-1, (-1, self.head_dim))
+        return extend(memory, k, v, lengths=lengths)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "token hidden"],
+        memory: AttentionMemory,
+        *,
+        lengths: Sequence[int],
+    ) -> Float[Tensor, "token hidden"]:
+        """Instruction tokens with what was dropped before them.
+
+        Args:
+            hidden: packed instruction tokens of the sequences that dropped something.
+            memory: their dropped tokens' keys and values, none of them empty.
+            lengths: instruction tokens of each sequence.
+
+        Returns:
+            Updated tokens of the same shape.
+        """
+        q = self.q_proj(hidden).unflatten(-1, (-1, self.head_dim))
+        y = attention(
+            q, memory.k, memory.v, q_lengths=lengths, k_lengths=memory.lengths, causal=False
+        )
+        return hidden + torch.tanh(self.alpha) * self.o_proj(y.flatten(1))
+
+
+class SiteRunner:
+    """Applies one transfer site; holds no weights of its own.
+
+    Args:
+        site: where, how and how much.
+        block: the layer that follows, which ranks tokens for the attention policy.
+        transfer: the cross-attention, or None for plain dropping.
+    """
+
+    def __init__(self, site: TransferSite, block: Block, transfer: Transfer | None) -> None:
+        self.site = site
+        self.block = block
+        self.transfer = transfer
+
+    def __call__(
+        self,
+        tokens: Tokens,
+        pending: PendingTransfer | None,
+        layer_memory: AttentionMemory | None,
+        *,
+        more: bool,
+    ) -> tuple[Tokens, PendingTransfer]:
+        """Shorten the tokens and update the instruction.
+
+        Args:
+            tokens: what reached the site in this call.
+            pending: what the site held before.
+            layer_memory: keys of the following attention layer, for ranking.
+            more: further tokens of the same prompt follow in a later call.
+
+        Returns:
+            The tokens that go on, and what the site holds now.
+        """
+        pending = pending or PendingTransfer(seen=(0,) * len(tokens.lengths))
+        if self.site.policy == DropPolicy.UNIFORM_STREAM:
+            keep = stream_keep(tokens, pending.seen, self.site.keep)
+        else:
+            tokens, pending = _wait(tokens, pending, more=more)
+            keep = self._choose(tokens, layer_memory)
+        return self._shorten(tokens, keep, pending)
+
+    def _choose(self, tokens: Tokens, memory: AttentionMemory | None) -> NDArray[np.bool_]:
+        if self.site.policy == DropPolicy.UNIFORM_WHOLE:
+            return whole_keep(tokens, self.site)
+        return attention_keep(tokens, self.site, self.block, memory)
+
+    def _shorten(
+        self, tokens: Tokens, keep: NDArray[np.bool_], pending: PendingTransfer
+    ) -> tuple[Tokens, PendingTransfer]:
+        vision = tokens.of_kind(SpanKind.VISION)
+        seen = tuple(np.add(pending.seen, tokens.counts(vision)).tolist())
+        pending = replace(pending, seen=seen)
+        if not keep.all() and self.transfer is not None:
+            dropped = tokens.take(np.flatnonzero(~keep))
+            memory = self.transfer.remember(
+                dropped.hidden, pending.dropped, lengths=dropped.lengths
+            )
+            pending = replace(pending, dropped=memory)
+        kept = tokens.take(np.flatnonzero(keep))
+        if self.transfer is not None and pending.dropped is not None:
+            kept = _receive(kept, pending.dropped, self.transfer)
+        return kept, pending
+
+
+def _receive(tokens: Tokens, memory: AttentionMemory, transfer: Transfer) -> Tokens:
+    places = tokens.of_kind(SpanKind.INSTRUCTION)
+    counts = tokens.counts(places)
+    rows = [r for r, n in enumerate(counts) if n and memory.lengths[r]]
+    if not rows:
+        return tokens
+    if len(rows) < len(counts):
+        memory = memory.select(rows)
+        sequence = np.repeat(np.arange(len(counts)), counts)
+        places = places[np.isin(sequence, rows)]
+    index = on_device(places, tokens.hidden)
+    told = transfer(
+        tokens.hidden.index_select(0, index), memory, lengths=[counts[r] for r in rows]
+    )
+    return tokens.with_hidden(tokens.hidden.index_copy(0, index, told.to(tokens.hidden.dtype)))
+
+
+def _wait(
+    tokens: Tokens, pending: PendingTransfer, *, more: bool
+) -> tuple[Tokens, PendingTransfer]:
+    """Let go what need not wait: text before a video, and sequences whose question is complete."""
+    if _only_waits(tokens, pending):
+        return tokens.take(np.array([], dtype=np.int64)), replace(
+            pending, parked=(*pending.parked, tokens)
+        )
+    whole = join([*pending.parked, tokens])
+    go = np.ones(len(whole.kinds), dtype=bool)
+    for start, length in zip(whole.starts, whole.lengths, strict=True):
+        kinds = whole.kinds[start : start + length]
+        vision = np.flatnonzero(kinds == SpanKind.VISION.code)
+        if len(vision) and not _asked(kinds[vision[0] :], more=more):
+            go[start + vision[0] : start + length] = False
+    if go.all():
+        return whole, replace(pending, parked=())
+    parked = whole.take(np.flatnonzero(~go))
+    return whole.take(np.flatnonzero(go)), replace(pending, parked=(parked,))
+
+
+def _only_waits(tokens: Tokens, pending: PendingTransfer) -> bool:
+    """Whether every token just joins a queue in which nobody has asked: no need to look closer."""
+    parts = (*pending.parked, tokens)
+    if any((part.kinds == SpanKind.INSTRUCTION.code).any() for part in parts):
+        return False
+    queued = np.sum([part.lengths for part in pending.parked], axis=0)
+    return bool(pending.parked) and all(
+        q or not n for q, n in zip(queued, tokens.lengths, strict=True)
+    )
+
+
+def _asked(kinds: NDArray[np.int8], *, more: bool) -> bool:
+    """Whether a whole instruction follows the video."""
+    instruction = np.flatnonzero(kinds == SpanKind.INSTRUCTION.code)
+    if len(instruction) == 0:
+        return False
+    return not more or bool((kinds[instruction[0] :] != SpanKind.INSTRUCTION.code).any())
