@@ -1,1 +1,1 @@
-"""Tensor mathematics on packed sequences: scan, convolution, attention, norms, merging."""
+"""Tensor mathematics: scan, convolution, attention, norms, merging. Knows no model."""

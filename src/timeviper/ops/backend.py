@@ -1,0 +1,188 @@
+"""Which implementation each op runs on, and why: one table, no silent fallback."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from timeviper.core.errors import ConfigError
+from timeviper.ops import attention, conv1d, merge, norm, rotary, ssd_chunked, ssd_reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Whether an implementation can run on a kind of device, in words for `doctor`."""
+
+    available: bool
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Implementation:
+    """One way to compute an op.
+
+    `probe` is asked with a device type ("cpu", "cuda"); the available one of highest `priority`
+    is chosen.
+    """
+
+    name: str
+    run: Callable[..., Any]
+    probe: Callable[[str], Probe]
+    priority: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The implementation that an op runs on, and the reason."""
+
+    op: str
+    name: str
+    why: str
+    run: Callable[..., Any]
+
+
+def _anywhere(why: str) -> Callable[[str], Probe]:
+    """A probe of plain torch code, which runs on every device."""
+    return lambda device_type: Probe(available=True, why=f"{why}, on {device_type}")
+
+
+def _only(name: str, run: Callable[..., Any], why: str) -> tuple[Implementation, ...]:
+    """The entry of an op that has one implementation so far."""
+    return (Implementation(name=name, run=run, probe=_anywhere(why)),)
+
+
+_TABLE = MappingProxyType(
+    {
+        "ssd": (
+            Implementation(
+                name="chunked",
+                run=ssd_chunked.ssd,
+                probe=_anywhere("matrix products over chunks in plain torch"),
+                priority=10,
+            ),
+            Implementation(
+                name="reference",
+                run=ssd_reference.ssd,
+                probe=_anywhere("float64 step loop, the oracle; slow"),
+            ),
+        ),
+        "causal_conv1d": _only("torch", conv1d.causal_conv1d, "shifted sums in plain torch"),
+        "attention": _only("sdpa", attention.attention, "torch's scaled_dot_product_attention"),
+        "rotary": _only("torch", rotary.rotary, "plain torch"),
+        "rms_norm": _only("torch", norm.rms_norm, "torch's rms_norm in float32"),
+        "gated_rms_norm": _only("torch", norm.gated_rms_norm, "torch's rms_norm in float32"),
+        "tome": _only("torch", merge.tome, "batched gathers in plain torch"),
+    }
+)
+
+# Per context, not per process: two threads or tasks may override differently.
+_OVERRIDES: ContextVar[dict[str, str] | None] = ContextVar("timeviper_op_overrides", default=None)
+
+
+def names(op: str) -> tuple[str, ...]:
+    """Implementations of an op, best first.
+
+    Args:
+        op: name of the op, "ssd" for instance.
+
+    Returns:
+        Their names by falling priority.
+
+    Raises:
+        ConfigError: there is no such op.
+    """
+    return tuple(i.name for i in _implementations(op))
+
+
+def choose(op: str, name: str | None = None, *, device_type: str | None = None) -> Choice:
+    """Settle what an op runs on.
+
+    Args:
+        op: name of the op.
+        name: the implementation asked for; None leaves it to an override, then to the probes.
+        device_type: where the tensors are; None means this machine's best device.
+
+    Returns:
+        The choice with its reason.
+
+    Raises:
+        ConfigError: no such op or implementation, or the one asked for cannot run here.
+    """
+    device_type = device_type or _best_device_type()
+    overridden = (_OVERRIDES.get() or {}).get(op)
+    asked = name or overridden
+    if asked is None:
+        for entry in _implementations(op):
+            probe = entry.probe(device_type)
+            if probe.available:
+                return Choice(op=op, name=entry.name, why=probe.why, run=entry.run)
+        raise ConfigError(
+            want=f"an implementation of {op} for {device_type}", got=None, do="use another device"
+        )
+    entry = _named(op, asked)
+    probe = entry.probe(device_type)
+    if not probe.available:
+        raise ConfigError(
+            want=f"{op} backend {asked!r} to run on {device_type}",
+            got=probe.why,
+            do=f"use one of {', '.join(names(op))}",
+        )
+    why = "asked for by the call" if name else "overridden"
+    return Choice(op=op, name=asked, why=f"{why}; {probe.why}", run=entry.run)
+
+
+def explain(device_type: str | None = None) -> list[Choice]:
+    """The choice of every op, for `doctor`.
+
+    Args:
+        device_type: "cpu" or "cuda"; None means this machine's best device.
+
+    Returns:
+        One choice an op, in the order of the table.
+    """
+    return [choose(op, device_type=device_type) for op in _TABLE]
+
+
+@contextmanager
+def override(op: str, name: str) -> Iterator[None]:
+    """Run an op on a named implementation inside a `with` block.
+
+    Args:
+        op: name of the op.
+        name: one of `names(op)`.
+
+    Raises:
+        ConfigError: no such op or implementation.
+    """
+    _named(op, name)
+    token = _OVERRIDES.set({**(_OVERRIDES.get() or {}), op: name})
+    try:
+        yield
+    finally:
+        _OVERRIDES.reset(token)
+
+
+def _implementations(op: str) -> list[Implementation]:
+    """Entries of an op by falling priority."""
+    if op not in _TABLE:
+        raise ConfigError(want=f"one of the ops {', '.join(_TABLE)}", got=op, do="fix the name")
+    return sorted(_TABLE[op], key=lambda entry: -entry.priority)
+
+
+def _named(op: str, name: str) -> Implementation:
+    """The entry of that name."""
+    for entry in _implementations(op):
+        if entry.name == name:
+            return entry
+    raise ConfigError(
+        want=f"a backend of {op}: {', '.join(names(op))}", got=name, do="pick one of them"
+    )
+
+
+def _best_device_type() -> str:
+    """What `pick_device` would take, without making a device."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,286 @@
+"""The selective state-space scan as matrix products over chunks: the default on every device.
+
+Within a chunk the scan is a masked product like attention; between chunks one state is carried.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from timeviper.ops.packing import from_rows, is_even, to_rows, token_places
+from timeviper.ops.ssd_steps import step_sizes
+
+_CPU_BLOCK_BYTES = 32 * 2**20
+_GPU_BLOCK_CHUNKS = 128
+_LOOP_CHUNKS = 24
+
+
+def ssd(  # noqa: PLR0913
+    x: Float[Tensor, "token head head_dim"],
+    dt: Float[Tensor, "token head"],
+    A: Float[Tensor, "head"],
+    B: Float[Tensor, "token group state_size"],
+    C: Float[Tensor, "token group state_size"],
+    D: Float[Tensor, "head"] | None = None,
+    state: Float[Tensor, "sequence head head_dim state_size"] | None = None,
+    *,
+    lengths: Sequence[int],
+    dt_bias: Float[Tensor, "head"] | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, math.inf),
+    chunk_size: int = 64,
+) -> tuple[
+    Float[Tensor, "token head head_dim"],
+    Float[Tensor, "sequence head head_dim state_size"],
+]:
+    """Scan packed sequences; arguments and results as `ops.ssd.ssd`, which checks them.
+
+    Sums of decays and carried states are float32 (float64 for float64 inputs) under any
+    autocast; on a GPU the matrix products take bfloat16 operands when the inputs are such.
+
+    Args:
+        x: inputs, packed.
+        dt: step sizes before bias, softplus and limits.
+        A: negative decay rate a head.
+        B: input projections; head h reads group h // (heads / groups).
+        C: output projections, grouped like B.
+        D: weight of the direct path a head, or None.
+        state: what each sequence starts from; None means zeros.
+        lengths: tokens of each sequence.
+        dt_bias: added to `dt` first.
+        dt_softplus: whether softplus follows the bias.
+        dt_limit: lowest and highest step size allowed.
+        chunk_size: tokens a chunk at most; changes speed and memory, not the result.
+
+    Returns:
+        Outputs in the dtype of `x`; final states.
+
+    Source: Mamba-2 (Dao and Gu 2024), section 6; splitting of the sums ours.
+    """
+    work = torch.float64 if x.dtype == torch.float64 else torch.float32
+    operand = torch.bfloat16 if x.is_cuda and x.dtype == torch.bfloat16 else work
+    # Out of autocast: every cast below is on purpose.
+    with torch.autocast(x.device.type, enabled=False):
+        steps = step_sizes(dt.to(work), dt_bias, softplus=dt_softplus, limit=dt_limit)
+        if state is None:
+            state = steps.new_zeros(len(lengths), *x.shape[1:], B.shape[2])
+        tokens = _Tokens(x=x, dt=steps, decay=steps * A.to(work), b=B, c=C)
+        scan = _Scan(chunk_size=chunk_size, work=work, operand=operand)
+        y, state = scan.packed(tokens, state.to(work), lengths)
+        if D is not None:
+            y = torch.addcmul(y, x.to(work), D.to(work)[:, None])
+        return y.to(x.dtype), state
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tokens:
+    """What the scan reads at each token; leading axes are (token) or (sequence, place)."""
+
+    x: Tensor
+    dt: Tensor
+    decay: Tensor
+    b: Tensor
+    c: Tensor
+
+    def rows(self, lengths: Sequence[int], places: Tensor | None) -> "_Tokens":
+        """Padded rows of the chosen tokens; padding has dt 0 and so leaves states alone."""
+
+        def lay(values: Tensor) -> Tensor:
+            picked = values if places is None else values.index_select(0, places)
+            return to_rows(picked, lengths)
+
+        return self._each(lay)
+
+    def cut(self, start: int, stop: int) -> "_Tokens":
+        """The places from start to stop of every row, as views."""
+        return self._each(lambda values: values[:, start:stop])
+
+    def pad(self, extra: int) -> "_Tokens":
+        """Rows with empty places added at the end."""
+        return self._each(lambda v: F.pad(v, (0, 0) * (v.dim() - 2) + (0, extra)))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "_Tokens":
+        return _Tokens(
+            x=change(self.x),
+            dt=change(self.dt),
+            decay=change(self.decay),
+            b=change(self.b),
+            c=change(self.c),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scan:
+    """How to scan: chunk length and the dtypes of sums and of matrix operands."""
+
+    chunk_size: int
+    work: torch.dtype
+    operand: torch.dtype
+
+    def packed(
+        self, tokens: _Tokens, state: Tensor, lengths: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Scan packed tokens, sequences of like length together as rows."""
+        if is_even(lengths):
+            if lengths[0] == 0:
+                return tokens.x.to(self.work), state
+            y, state = self.rows(tokens.rows(lengths, None), state)
+            return from_rows(y, lengths), state
+        device = state.device
+        groups = like_lengths(lengths, self.chunk_size)
+        outputs: list[Tensor] = []
+        finals: list[Tensor] = []
+        for group in groups:
+            sizes = [lengths[s] for s in group]
+            places = torch.from_numpy(token_places(lengths, group)).to(device)
+            start = state.index_select(0, torch.tensor(group, device=device))
+            y, final = self.rows(tokens.rows(sizes, places), start)
+            outputs.append(from_rows(y, sizes))
+            finals.append(final)
+        if not groups:
+            return tokens.x.to(self.work), state
+        order = [s for group in groups for s in group]
+        places = torch.from_numpy(token_places(lengths, order)).to(device)
+        y = torch.cat(outputs)
+        y = torch.empty_like(y).index_copy(0, places, y)
+        chosen = torch.tensor(order, device=device)
+        return y, state.index_copy(0, chosen, torch.cat(finals))
+
+    def rows(self, tokens: _Tokens, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Scan padded rows of one length, block by block with the state carried on."""
+        length = tokens.x.shape[1]
+        if length == 1:
+            return self.step(tokens, state)
+        chunk = min(self.chunk_size, length)
+        if tokens.x.is_cuda and length % chunk:
+            # Few kernels matter more than a copy there: no odd block at the end.
+            tokens = tokens.pad(-length % chunk)
+        outputs: list[Tensor] = []
+        for start, stop, part in self._blocks(tokens, state, chunk):
+            y, state = self.block(tokens.cut(start, stop), state, part)
+            outputs.append(y)
+        y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+        return y[:, :length], state
+
+    def _blocks(self, tokens: _Tokens, state: Tensor, chunk: int) -> Iterator[tuple[int, int, int]]:
+        """(start, stop, chunk length) of each block; what is over is one short chunk."""
+        length, heads = tokens.x.shape[1:3]
+        if tokens.x.is_cuda:
+            chunks = _GPU_BLOCK_CHUNKS
+        else:
+            sequences = state.shape[0]
+            floats = 3 * heads * chunk * chunk + 2 * state[0].numel()
+            floats += 6 * chunk * heads * tokens.x.shape[3]
+            chunks = max(1, _CPU_BLOCK_BYTES // (floats * self.work.itemsize * sequences))
+        whole = length // chunk * chunk
+        for start in range(0, whole, chunks * chunk):
+            yield start, min(start + chunks * chunk, whole), chunk
+        if whole < length:
+            yield whole, length, length - whole
+
+    def block(self, t: _Tokens, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+        """Scan a whole number of chunks at once.
+
+        Axes: s sequence, k chunk, q and i place in the chunk, g group, r head of the group,
+        p head_dim, n state_size.
+        """
+        sequences, length, heads, width = t.x.shape
+        groups, size = t.b.shape[2:]
+        ratio, count = heads // groups, length // chunk
+        split = (sequences, count, chunk, groups, ratio)
+        # (s k q g r): decay from the start of the chunk up to and including each place.
+        total = t.decay.reshape(split).cumsum(2, dtype=torch.float64)
+        to_end = (total[:, :, -1:] - total).to(self.work).exp()
+        from_start = total.to(self.work).exp()
+        b = t.b.to(self.operand).reshape(sequences, count, chunk, groups, size).transpose(2, 3)
+        c = t.c.to(self.operand).reshape(sequences, count, chunk, groups, size).transpose(2, 3)
+        entering = t.x.to(self.work).reshape(*split, width) * t.dt.reshape(*split, 1)
+
+        inside = self._inside(total.to(self.work), b, c, entering)
+        leaving = (entering * to_end[..., None]).flatten(-2).to(self.operand)
+        added = leaving.permute(0, 1, 3, 4, 2) @ b
+        added = added.to(self.work).reshape(sequences, count, heads, width, size)
+        before, state = _carry(added, total[:, :, -1].flatten(-2), state)
+        before = before.to(self.operand).reshape(sequences, count, groups, ratio * width, size)
+        carried = (c @ before.transpose(-1, -2)).unflatten(-1, (ratio, width))
+        carried = carried.transpose(2, 3).to(self.work)
+        y = torch.addcmul(inside, carried, from_start[..., None])
+        return y.reshape(sequences, length, heads, width), state
+
+    def _inside(self, total: Tensor, b: Tensor, c: Tensor, entering: Tensor) -> Tensor:
+        """What places of a chunk give to later places of the same chunk; (s k q g r p)."""
+        chunk = total.shape[2]
+        sums = total.permute(0, 1, 3, 4, 2)
+        future = torch.ones(chunk, chunk, dtype=torch.bool, device=total.device).triu(1)
+        # Masked before exp: after it, inf * 0 would put NaN into the gradients.
+        spans = (sums[..., :, None] - sums[..., None, :]).masked_fill_(future, -math.inf)
+        weights = spans.exp_().to(self.operand) * (c @ b.transpose(-1, -2)).unsqueeze(3)
+        y = weights @ entering.to(self.operand).permute(0, 1, 3, 4, 2, 5)
+        return y.permute(0, 1, 4, 2, 3, 5).to(self.work)
+
+    def step(self, t: _Tokens, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One token a sequence: the recurrence itself."""
+        sequences, _, heads, width = t.x.shape
+        groups, size = t.b.shape[2:]
+        entering = t.x[:, 0].to(self.work) * t.dt[:, 0, :, None]
+        entering = entering.reshape(sequences, groups, -1, 1)
+        added = entering * t.b[:, 0, :, None].to(self.work)
+        decay = t.decay[:, 0].exp()[..., None, None]
+        state = torch.addcmul(added.reshape(sequences, heads, width, size), state, decay)
+        readers = t.c[:, 0, :, :, None].to(self.work)
+        y = state.reshape(sequences, groups, -1, size) @ readers
+        return y.reshape(sequences, 1, heads, width), state
+
+
+def like_lengths(lengths: Sequence[int], chunk_size: int) -> list[list[int]]:
+    """Group sequences so that padding to the longest of a group at most doubles it.
+
+    Args:
+        lengths: tokens of each sequence.
+        chunk_size: sequences up to this long always share a group.
+
+    Returns:
+        Numbers of the sequences of each group; sequences without tokens are in none.
+    """
+    order = sorted((s for s, n in enumerate(lengths) if n), key=lambda s: -lengths[s])
+    groups: list[list[int]] = []
+    for s in order:
+        longest = lengths[groups[-1][0]] if groups else 0
+        if longest and (longest <= chunk_size or 2 * lengths[s] >= longest):
+            groups[-1].append(s)
+        else:
+            groups.append([s])
+    return groups
+
+
+def _carry(added: Tensor, decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """States before each chunk and after the last.
+
+    Args:
+        added: (sequence, chunk, head, head_dim, state_size), what each chunk adds by its end.
+        decay: (sequence, chunk, head), log of what a state keeps across each chunk, float64.
+        state: (sequence, head, head_dim, state_size), before the first chunk.
+
+    Returns:
+        States like `added`, and the state after the last chunk like `state`.
+    """
+    count = added.shape[1]
+    if count <= _LOOP_CHUNKS and not (added.is_cuda and count > 1):
+        keeps = decay.to(added.dtype).exp()[..., None, None]
+        before: list[Tensor] = []
+        for k in range(count):
+            before.append(state)
+            state = torch.addcmul(added[:, k], state, keeps[:, k])
+        return torch.stack(before, dim=1), state
+    sums = F.pad(decay.cumsum(1), (0, 0, 1, 0)).transpose(1, 2)
+    future = torch.ones(count + 1, count + 1, dtype=torch.bool, device=sums.device).triu(1)
+    spans = (sums[..., :, None] - sums[..., None, :]).masked_fill(future, -math.inf)
+    reach = spans.to(added.dtype).exp()
+    sources = torch.cat([state[:, None], added], dim=1)
+    states = torch.einsum("shkj,sjhpn->skhpn", reach, sources)
+    return states[:, :-1], states[:, -1]
