@@ -1,0 +1,143 @@
+"""Threads that read frames ahead, each with its own reader, while results come out in order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timeviper.video.base import FrameReader, Pixels
+
+Item = tuple[int, Pixels]
+
+
+class _Lanes:
+    """What the threads share: the next job, a lane of results for each job, and the end.
+
+    Args:
+        jobs: pieces of work, in order.
+        capacity: frames that may wait, for the job being consumed and for all others together.
+    """
+
+    def __init__(self, jobs: Sequence[NDArray[np.int64]], capacity: int) -> None:
+        self._jobs, self._capacity = jobs, capacity
+        self._changed = threading.Condition()
+        self._lanes: list[deque[Item]] = [deque() for _ in jobs]
+        self._finished = [False] * len(jobs)
+        self._next_job = self._head = self._waiting = 0
+        self._stopped = False
+        self._failure: BaseException | None = None
+
+    def stopped(self) -> bool:
+        """Nobody wants results any more."""
+        return self._stopped
+
+    def stop(self) -> None:
+        """Wake everyone and let them end."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def fail(self, failure: BaseException) -> None:
+        """Hand a worker's failure to the consumer and end the others."""
+        with self._changed:
+            self._failure = self._failure or failure
+            self._stopped = True
+            self._changed.notify_all()
+
+    def take(self) -> int | None:
+        """The next job, or None when there is none left."""
+        with self._changed:
+            job = self._next_job
+            if self._stopped or job == len(self._jobs):
+                return None
+            self._next_job = job + 1
+            return job
+
+    def put(self, job: int, item: Item) -> None:
+        """Add a result, waiting while too many wait; the job being consumed never waits for others."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._has_room(job))
+            self._lanes[job].append(item)
+            self._waiting += job != self._head
+            self._changed.notify_all()
+
+    def finish(self, job: int) -> None:
+        """Say that a job has no more results."""
+        with self._changed:
+            self._finished[job] = True
+            self._changed.notify_all()
+
+    def get(self, job: int) -> list[Item]:
+        """All results of a job that are there, waiting for at least one; empty when it is over."""
+        with self._changed:
+            if job != self._head:
+                self._head = job
+                self._waiting -= len(self._lanes[job])
+                self._changed.notify_all()
+            lane = self._lanes[job]
+            self._changed.wait_for(lambda: lane or self._finished[job] or self._stopped)
+            if self._failure is not None:
+                raise self._failure
+            items = list(lane)
+            lane.clear()
+            self._changed.notify_all()
+            return items
+
+    def _has_room(self, job: int) -> bool:
+        if job == self._head:
+            return len(self._lanes[job]) < self._capacity
+        return self._waiting < self._capacity
+
+
+def run_in_order(
+    jobs: Sequence[NDArray[np.int64]],
+    open_reader: Callable[[], FrameReader],
+    *,
+    workers: int,
+    capacity: int,
+) -> Generator[Item, None, None]:
+    """Read jobs in parallel and give their frames in order.
+
+    Args:
+        jobs: ascending frame numbers, cut where reading can start afresh.
+        open_reader: makes a reader for one worker.
+        workers: threads.
+        capacity: frames that may wait for the consumer, of the job at the head and of the others.
+
+    Yields:
+        Number and pixels of each frame that could be decoded.
+
+    Raises:
+        Exception: whatever a worker failed with.
+    """
+    lanes = _Lanes(jobs, capacity)
+
+    def work() -> None:
+        try:
+            reader = open_reader()
+            try:
+                while (job := lanes.take()) is not None:
+                    for item in reader.read(jobs[job], lanes.stopped):
+                        lanes.put(job, item)
+                    lanes.finish(job)
+            finally:
+                reader.close()
+        except BaseException as failure:  # noqa: BLE001 - it is raised again by the consumer
+            lanes.fail(failure)
+
+    # Daemons: an abandoned generator must not keep the interpreter from ending.
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        for job in range(len(jobs)):
+            while items := lanes.get(job):
+                yield from items
+    finally:
+        lanes.stop()
+        for thread in threads:
+            thread.join()
