@@ -1,6 +1,6 @@
 """Which implementation each op runs on, and why: one table, no silent fallback."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -148,7 +148,7 @@ def explain(device_type: str | None = None) -> list[Choice]:
 
 
 @contextmanager
-def override(op: str, name: str) -> Iterator[None]:
+def override(op: str, name: str) -> Generator[None]:
     """Run an op on a named implementation inside a `with` block.
 
     Args:

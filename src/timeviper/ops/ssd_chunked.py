@@ -70,11 +70,9 @@ def ssd(  # noqa: PLR0913
         if state is None:
             state = steps.new_zeros(len(lengths), *x.shape[1:], B.shape[2])
         tokens = _Tokens(x=x, dt=steps, decay=steps * A.to(work), b=B, c=C)
-        scan = _Scan(chunk_size=chunk_size, work=work, operand=operand)
-        y, state = scan.packed(tokens, state.to(work), lengths)
-        if D is not None:
-            y = torch.addcmul(y, x.to(work), D.to(work)[:, None])
-        return y.to(x.dtype), state
+        direct = None if D is None else D.to(work)[:, None]
+        scan = _Scan(chunk_size=chunk_size, direct=direct, work=work, operand=operand)
+        return scan.packed(tokens, state.to(work), lengths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +114,10 @@ class _Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class _Scan:
-    """How to scan: chunk length and the dtypes of sums and of matrix operands."""
+    """How to scan: chunk length, direct path (head, 1), dtypes of sums and of matrix operands."""
 
     chunk_size: int
+    direct: Tensor | None
     work: torch.dtype
     operand: torch.dtype
 
@@ -128,7 +127,7 @@ class _Scan:
         """Scan packed tokens, sequences of like length together as rows."""
         if is_even(lengths):
             if lengths[0] == 0:
-                return tokens.x.to(self.work), state
+                return tokens.x, state
             y, state = self.rows(tokens.rows(lengths, None), state)
             return from_rows(y, lengths), state
         device = state.device
@@ -143,7 +142,7 @@ class _Scan:
             outputs.append(from_rows(y, sizes))
             finals.append(final)
         if not groups:
-            return tokens.x.to(self.work), state
+            return tokens.x, state
         order = [s for group in groups for s in group]
         places = torch.from_numpy(token_places(lengths, order)).to(device)
         y = torch.cat(outputs)
@@ -160,10 +159,17 @@ class _Scan:
         if tokens.x.is_cuda and length % chunk:
             # Few kernels matter more than a copy there: no odd block at the end.
             tokens = tokens.pad(-length % chunk)
+        blocks = list(self._blocks(tokens, state, chunk))
+        if len(blocks) > 1 and not torch.is_grad_enabled():
+            whole = torch.empty_like(tokens.x)
+            for start, stop, part in blocks:
+                y, state = self.block(tokens.cut(start, stop), state, part)
+                whole[:, start:stop] = y
+            return whole[:, :length], state
         outputs: list[Tensor] = []
-        for start, stop, part in self._blocks(tokens, state, chunk):
+        for start, stop, part in blocks:
             y, state = self.block(tokens.cut(start, stop), state, part)
-            outputs.append(y)
+            outputs.append(y.to(tokens.x.dtype))
         y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         return y[:, :length], state
 
@@ -210,7 +216,10 @@ class _Scan:
         carried = (c @ before.transpose(-1, -2)).unflatten(-1, (ratio, width))
         carried = carried.transpose(2, 3).to(self.work)
         y = torch.addcmul(inside, carried, from_start[..., None])
-        return y.reshape(sequences, length, heads, width), state
+        y = y.reshape(sequences, length, heads, width)
+        if self.direct is not None:
+            y = torch.addcmul(y, t.x.to(self.work), self.direct)
+        return y, state
 
     def _inside(self, total: Tensor, b: Tensor, c: Tensor, entering: Tensor) -> Tensor:
         """What places of a chunk give to later places of the same chunk; (s k q g r p)."""
@@ -234,7 +243,10 @@ class _Scan:
         state = torch.addcmul(added.reshape(sequences, heads, width, size), state, decay)
         readers = t.c[:, 0, :, :, None].to(self.work)
         y = state.reshape(sequences, groups, -1, size) @ readers
-        return y.reshape(sequences, 1, heads, width), state
+        y = y.reshape(sequences, 1, heads, width)
+        if self.direct is not None:
+            y = torch.addcmul(y, t.x.to(self.work), self.direct)
+        return y.to(t.x.dtype), state
 
 
 def like_lengths(lengths: Sequence[int], chunk_size: int) -> list[list[int]]:
