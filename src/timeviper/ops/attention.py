@@ -55,6 +55,8 @@ def attention(  # noqa: PLR0913
     Law: cut the queries anywhere, and the outputs are those of one call.
     """
     _check(q, k, v, q_lengths, k_lengths)
+    if causal:
+        _check_places(q_lengths, k_lengths)
     if not q.shape[0]:
         return torch.empty_like(q)
     if is_even(q_lengths) and is_even(k_lengths):
@@ -249,6 +251,10 @@ def _check(
             got=tuple(v.shape),
             do="write keys and values together",
         )
+
+
+def _check_places(q_lengths: Sequence[int], k_lengths: Sequence[int]) -> None:
+    """Refuse causal queries whose own keys are missing; a cross-attention may have fewer keys."""
     short = [s for s, (a, b) in enumerate(zip(q_lengths, k_lengths, strict=True)) if a > b]
     if short:
         s = short[0]
