@@ -1,0 +1,135 @@
+"""Who learns at which rate: parameter groups, the optimisers over them, and the schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Rates and decay.
+
+    Args:
+        learning_rate: highest rate of AdamW groups, and of Muon groups (matched by update RMS).
+        transfer_factor: what transfer modules' rate is multiplied by (paper: 5).
+        weight_decay: of matrices; never of norms, biases, gates, A_log, D, dt_bias, embeddings.
+        warmup: steps of rising rate.
+        steps: steps of the whole run; after `hold` of them the rate falls to `final` linearly.
+        clip: largest norm of the whole gradient.
+        muon: orthogonalised momentum for the matrices inside the layers.
+    """
+
+    learning_rate: float = 1.5e-3
+    transfer_factor: float = 1.0
+    weight_decay: float = 0.05
+    warmup: int = 100
+    steps: int = 1000
+    hold: float = 0.5
+    final: float = 0.02
+    clip: float = 1.0
+    muon: bool = True
+
+
+def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
+    """Optimisers over the parameters of `model` that require gradients."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    matrices = [(n, p) for n, p in named if config.muon and _is_inner_matrix(n, p)]
+    taken = {n for n, _ in matrices}
+    rest = [(n, p) for n, p in named if n not in taken]
+    optimizers: list[Optimizer] = [_adamw(rest, config)]
+    if matrices:
+        optimizers.append(_muon(matrices, config))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
+
+
+def rate_factor(step: int, config: OptimizerConfig) -> float:
+    """Share of the highest rate at a step: warm-up, hold, linear fall."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    start = config.hold * config.steps
+    if step <= start:
+        return 1.0
+    left = max(0.0, (config.steps - step) / max(1.0, config.steps - start))
+    return config.final + (1 - config.final) * left
+
+
+def set_rate(optimizers: Iterable[Optimizer], factor: float) -> None:
+    """Scale every group's rate from its highest."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+
+
+def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
+    """Scale gradients to the norm limit in place; returns the norm before, shape ()."""
+    return torch.nn.utils.clip_grad_norm_(list(parameters), limit)
+
+
+def _is_inner_matrix(name: str, parameter: Tensor) -> bool:
+    plain = parameter.ndim == 2 and "conv1d" not in name
+    return plain and not any(part in name for part in ("embed", "lm_head", "position"))
+
+
+def _decays(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim >= 2 and not any(part in name for part in ("embed", "position", "conv1d"))
+
+
+def _adamw(named: list[tuple[str, Tensor]], config: OptimizerConfig) -> AdamW:
+    groups = [
+        {
+            "params": [p for n, p in named if _decays(n, p) == decays and _moves(n) == moves],
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "lr": config.learning_rate * (config.transfer_factor if moves else 1.0),
+        }
+        for decays in (True, False)
+        for moves in (True, False)
+    ]
+    return AdamW(
+        [g for g in groups if g["params"]],
+        lr=config.learning_rate,
+        betas=(0.9, 0.95),
+        fused=named[0][1].is_cuda,
+    )
+
+
+def _muon(named: list[tuple[str, Tensor]], config: OptimizerConfig) -> Muon:
+    groups = [
+        {
+            "params": [p for n, p in named if _moves(n) == moves],
+            "lr": config.learning_rate * (config.transfer_factor if moves else 1.0),
+        }
+        for moves in (True, False)
+    ]
+    return Muon(
+        [g for g in groups if g["params"]],
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+
+
+def _moves(name: str) -> bool:
+    return "transfers." in name
+
+
+def check_finite(named: Iterable[tuple[str, Tensor]], loss: Tensor, step: int) -> None:
+    """Stop on a loss that is not a number.
+
+    Raises:
+        FloatingPointError: names the step and the first parameter whose gradient is not finite.
+    """
+    if math.isfinite(loss.item()):
+        return
+    bad = next(
+        (n for n, p in named if p.grad is not None and not torch.isfinite(p.grad).all()), "none"
+    )
+    raise FloatingPointError(f"loss {loss.item()} at step {step}; first bad gradient: {bad}")
