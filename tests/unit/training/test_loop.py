@@ -1,0 +1,118 @@
+"""A run that is stopped and resumed is the run that was never stopped, bit for bit."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from timeviper.core.errors import CheckpointError
+from timeviper.core.seeding import stream
+from timeviper.training import checkpoint
+from timeviper.training.loop import LoopConfig, Report, train
+from timeviper.training.optimizer import (
+    OptimizerConfig,
+    build_optimizers,
+    check_finite,
+    rate_factor,
+)
+
+CONFIG = OptimizerConfig(steps=12, warmup=3, learning_rate=1e-2)
+
+
+def make(step: int) -> Tensor:
+    return torch.from_numpy(stream(7, step).normal(size=(4, 6)).astype(np.float32))
+
+
+def build() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6))
+
+
+def run(folder: Path, model: nn.Module, *, stop_at: float | None = None) -> list[Report]:
+    lines: list[Report] = []
+
+    def step(batch: Tensor):
+        return (model(batch) - batch).square().mean(), lambda: {"extra": 1.0}
+
+    config = LoopConfig(folder=folder, optimizer=CONFIG, log_every=1, stop_at=stop_at)
+    train(model, make, step, config, tell=lines.append)
+    return lines
+
+
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    whole_model, cut_model = build(), build()
+    whole = run(tmp_path / "whole", whole_model)
+    lines: list[Report] = []
+    for _ in range(CONFIG.steps):
+        # A limit in the past stops the run after one step, with a fresh model each time.
+        cut_model = build()
+        lines += run(tmp_path / "cut", cut_model, stop_at=time.monotonic() - 1)
+    assert [line["loss"] for line in lines] == [line["loss"] for line in whole]
+    for a, b in zip(whole_model.parameters(), cut_model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_log_is_kept_as_json_lines(tmp_path: Path) -> None:
+    run(tmp_path / "run", build())
+    rows = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, CONFIG.steps + 1))
+    assert {"gradient_norm", "data_wait_percent", "steps_per_second", "extra"} <= set(rows[0])
+
+
+def test_a_kill_between_the_renames_keeps_the_old_checkpoint(tmp_path: Path) -> None:
+    model = build()
+    folder = tmp_path / "run"
+    optimizers = build_optimizers(model, CONFIG)
+    checkpoint.save(folder, model, optimizers, {"step": 3})
+    folder.rename(tmp_path / "run.old")
+    assert checkpoint.load(folder, build(), optimizers) == {"step": 3}
+
+
+def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:
+    model = build()
+    folder = tmp_path / "run"
+    optimizers = build_optimizers(model, CONFIG)
+    checkpoint.save(folder, model, optimizers, {"step": 3})
+    half = tmp_path / "run.writing"
+    half.mkdir()
+    (half / "weights.safetensors").write_bytes(b"half")
+    assert checkpoint.load(folder, build(), optimizers) == {"step": 3}
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    model = build()
+    checkpoint.save(tmp_path / "run", model, build_optimizers(model, CONFIG), {"step": 1})
+    other = nn.Sequential(nn.Linear(6, 8))
+    with pytest.raises(CheckpointError, match="extra"):
+        checkpoint.load(tmp_path / "run", other, [])
+
+
+def test_rates_rise_hold_and_fall() -> None:
+    config = OptimizerConfig(steps=100, warmup=10, hold=0.5, final=0.1)
+    factors = [rate_factor(step, config) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9:51] == [1.0] * 42
+    assert all(a > b for a, b in zip(factors[50:], factors[51:], strict=False))
+    assert rate_factor(100, config) == pytest.approx(0.1)
+
+
+def test_every_parameter_has_one_group_and_norms_never_decay() -> None:
+    model = nn.ModuleDict({"layer": nn.Linear(4, 4), "embed": nn.Embedding(5, 4)})
+    optimizers = build_optimizers(model, CONFIG)
+    groups = [g for o in optimizers for g in o.param_groups]
+    placed = [p for g in groups for p in g["params"]]
+    assert sorted(map(id, placed)) == sorted(map(id, model.parameters()))
+    free = {id(p) for g in groups if g["weight_decay"] == 0 for p in g["params"]}
+    assert {id(model["layer"].bias), id(model["embed"].weight)} == free
+
+
+def test_a_loss_that_is_no_number_names_the_parameter() -> None:
+    model = build()
+    loss = (model(torch.full((1, 6), torch.nan))).sum()
+    loss.backward()
+    with pytest.raises(FloatingPointError, match=r"step 5.*0\.weight"):
+        check_finite(model.named_parameters(), loss, 5)
