@@ -113,8 +113,8 @@ def plan_prompt(
         answer_prefix: words the answer is made to start with.
 
     Returns:
-        What precedes the media as TEXT; after it the user's words, footers and the open answer
-        as INSTRUCTION, earlier answers as ANSWER. Without media the last question is the
+        What precedes the media as TEXT; after it the user's words and every answer's header as
+        INSTRUCTION, earlier answers as ANSWER. Without media the last question is the
         INSTRUCTION and all before it TEXT.
     """
     head, tail = _split(turns, template, answer_prefix)
@@ -154,7 +154,7 @@ def _split(
             header = len(template.user_header)
             before, after = before[:header], before[header:]
         if tail:
-            tail.append(_Stretch(_kind(turn), before))
+            tail += _later(turn, before, template)
         else:
             head += before
             if after is not None:
@@ -183,8 +183,15 @@ def _turn(turn: Message, template: ChatTemplate) -> tuple[Piece, Piece | None]:
     return (rest, None) if before is None else (before, rest)
 
 
-def _kind(turn: Message) -> SpanKind:
-    return SpanKind.ANSWER if turn.role == "assistant" else SpanKind.INSTRUCTION
+def _later(turn: Message, words: Piece, template: ChatTemplate) -> list[_Stretch]:
+    """A turn after the media: an answer's header still belongs to what asks for it."""
+    if turn.role == "user":
+        return [_Stretch(SpanKind.INSTRUCTION, words)]
+    header = len(template.assistant_header)
+    return [
+        _Stretch(SpanKind.INSTRUCTION, words[:header]),
+        _Stretch(SpanKind.ANSWER, words[header:]),
+    ]
 
 
 def _merge(stretches: Sequence[_Stretch]) -> tuple[_Stretch, ...]:
