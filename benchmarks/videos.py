@@ -1,4 +1,4 @@
-"""Make the long video files that benchmarks share: real H.264, textured and moving, quick to make."""
+"""Make the long video files that benchmarks share: real H.264, textured, moving, quick to make."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def scene_frames(index: int):
 
 
 def make_loop(path: Path) -> None:
-    """Encode the two minutes that `make_hour` repeats, with x264's own defaults (GOP 250, B-frames).
+    """Encode the two minutes that `make_hour` repeats, with x264's defaults (GOP 250, B-frames).
 
     Args:
         path: the MP4 file to write.

@@ -1,4 +1,4 @@
-"""What every source of frames offers: its facts, the time of each frame, and readers for workers."""
+"""What every source of frames offers: its facts, the time of each frame, readers for workers."""
 
 from __future__ import annotations
 

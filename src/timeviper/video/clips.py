@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,15 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from timeviper.core.errors import ConfigError, MediaError
-from timeviper.video.base import FrameReader, Pixels, Size, VideoSource
+from timeviper.video.base import Pixels, Size, VideoSource
 from timeviper.video.formats import MOST_PIXELS
 from timeviper.video.workers import run_in_order
 
 CLIP_FRAMES = 64
-# Finer than the clock of any container (MPEG's is 11 microseconds), coarser than a float's last bit.
+# Finer than the clock of any container (MPEG's: 11 microseconds), coarser than a float's last bit.
 TIME_SLACK_SECONDS = 1e-6
-# Decoded frames that wait for the consumer, all workers together.
-_BUFFER_BYTES = 64 * 1024 * 1024
+# Decoded frames that wait for the consumer: those next in line, and as much again of later ones.
+_BUFFER_BYTES = 32 * 1024 * 1024
 _MOST_BUFFERED_FRAMES = 256
 _MOST_JOB_FRAMES = 32
 _JOBS_PER_WORKER = 4
@@ -82,10 +83,13 @@ def iterate_clips(
 
 def available_cores() -> int:
     """Number of cores this process may use, at most 16."""
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(_MOST_WORKERS, cores)
 
 
-def shown_frames(frame_times: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArray[np.int64]:
+def shown_frames(
+    frame_times: NDArray[np.float64], moments: NDArray[np.float64]
+) -> NDArray[np.int64]:
     """Tell which frame is on screen at each moment.
 
     Args:
@@ -140,7 +144,7 @@ def _clips(
 def _shown(
     source: VideoSource, numbers: NDArray[np.int64], size: Size, workers: int
 ) -> Generator[tuple[int, Pixels], None, None]:
-    """One frame for each number; for one that cannot be decoded the nearest wanted one before it."""
+    """One frame for each number; for one that cannot be decoded the wanted one before it."""
     decoded = _decoded(source, np.unique(numbers), size, workers)
     current = next(decoded, None)
     if current is None:
@@ -172,8 +176,8 @@ def _missing_note(missing: int, asked: NDArray[np.float64]) -> tuple[str, ...]:
     if not missing:
         return ()
     return (
-        f"{missing} of {len(asked)} frames between {asked[0]:.3f} s and {asked[-1]:.3f} s could not "
-        "be decoded; the frame before was taken",
+        f"{missing} of {len(asked)} frames between {asked[0]:.3f} s and {asked[-1]:.3f} s could "
+        "not be decoded; the frame before was taken",
     )
 
 
@@ -201,4 +205,3 @@ def _check_counts(size: Size, clip_frames: int, workers: int | None) -> None:
             got=f"clip_frames={clip_frames} and workers={workers}",
             do="give whole numbers above 0",
         )
-

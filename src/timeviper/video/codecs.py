@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from av.packet import Packet
+from av.video.stream import VideoStream
+
 _H264_IDR, _H264_SEI = 5, 6
 _SEI_RECOVERY_POINT = 6
 # recovery_frame_cnt = 0 ("1") and exact_match_flag = 1: every frame shown from here on is exact.
@@ -77,17 +80,17 @@ def is_entry(codec: str, data: memoryview, extradata: bytes | None) -> bool:
     return False
 
 
-def is_hidden(codec: str, data: memoryview) -> bool:
+def is_hidden(codec: str, packet: Packet[VideoStream]) -> bool:
     """Tell whether a packet decodes to a frame that is only referred to and never shown.
 
     Args:
         codec: FFmpeg's name of the decoder.
-        data: the packet.
+        packet: not empty.
 
     Returns:
         True for VP8's alternate reference frames (show_frame, bit 4 of the first byte, is 0).
     """
-    return codec == "vp8" and len(data) > 0 and not data[0] & 0x10
+    return codec == "vp8" and not memoryview(packet)[0] & 0x10
 
 
 def h264_units(data: memoryview, extradata: bytes | None) -> Iterator[memoryview]:

@@ -6,23 +6,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import final
 
-import av
 import numpy as np
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from timeviper.video.base import FrameReader, Pixels, Size
+from timeviper.video.base import FrameReader, Pixels
 from timeviper.video.codecs import codec_rules
 from timeviper.video.formats import (
     MOST_PIXELS,
     Format,
-    media_errors,
     open_container,
     video_stream,
 )
-from timeviper.video.orientation import Orientation
 from timeviper.video.packets import MISSING, PacketTable
 from timeviper.video.scaling import FrameScaler
 
@@ -64,7 +62,7 @@ class FileReader(FrameReader):
 
     def _open(self) -> None:
         self._container = open_container(self._path, self._kind)
-        self._stream = video_stream(self._container, self._path)
+        self._stream = video_stream(self._container, self._path.name)
         self._decoder = self._stream.codec_context
         self._decoder.options = {"max_pixels": str(MOST_PIXELS)}
         self._decoder.thread_count = self._threads
@@ -78,10 +76,8 @@ class FileReader(FrameReader):
     ) -> Iterator[tuple[int, Pixels]]:
         """Frames that are decoded from one entry."""
         table = self._table
-        first = int(table.entry_packets[entry])
-        wanted_packets = frozenset(table.packets[indices].tolist())
         match = _Matcher(table, indices, int(table.entry_frames[entry]))
-        for frame in self._decode(first, wanted_packets, cancelled):
+        for frame in self._decode(entry, table.packets[indices], cancelled):
             number = match.number(frame)
             if number is not None:
                 yield number, self._scaler.convert(frame)
@@ -89,11 +85,12 @@ class FileReader(FrameReader):
                 break
 
     def _decode(
-        self, first: int, wanted: frozenset[int], cancelled: Callable[[], bool]
+        self, entry: int, packets: NDArray[np.int64], cancelled: Callable[[], bool]
     ) -> Iterator[VideoFrame]:
-        """Frames in order of presentation, from packet `first` to the last wanted packet."""
-        last = max(wanted)
-        self._move_to(first)
+        """Frames in order of presentation, from an entry to the last packet wanted."""
+        wanted = frozenset(packets.tolist())
+        last = self._last_packet(entry) if self._table.counted else max(wanted)
+        self._move_to(int(self._table.entry_packets[entry]))
         skipping = False
         while self._next_packet <= last and not cancelled():
             number = self._next_packet
@@ -107,11 +104,16 @@ class FileReader(FrameReader):
             yield from self._feed(packet)
         yield from self._feed(None)
 
+    def _last_packet(self, entry: int) -> int:
+        """The packet before the next entry: a counted frame may sit in any packet up to there."""
+        later = self._table.entry_packets[entry + 1 :]
+        return int(later[0] if len(later) else len(self._table.packet_pts)) - 1
+
     def _feed(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """Hand a packet to the decoder; a damaged one gives no frames."""
         try:
             return self._decoder.decode(packet)
-        except av.error.FFmpegError:
+        except FFmpegError:
             return []
 
     def _read_packet(self) -> Packet[VideoStream] | None:
@@ -126,7 +128,7 @@ class FileReader(FrameReader):
     def _demux(self) -> Packet[VideoStream] | None:
         try:
             packet = next(self._packets, None)
-        except av.error.FFmpegError:
+        except FFmpegError:
             return None
         return packet if packet is not None and packet.size else None
 
@@ -152,7 +154,7 @@ class FileReader(FrameReader):
                 return False
             try:
                 self._container.seek(pts, stream=self._stream)
-            except av.error.FFmpegError:
+            except FFmpegError:
                 return False
             self._packets = self._container.demux(self._stream)
             self._pending = self._demux()

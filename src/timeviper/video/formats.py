@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import stat
-from collections.abc import Iterator
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from timeviper.core.errors import MediaError
 
 # 64 Mpx is above 8K (33 Mpx): a frame of it takes 100 MB decoded and 200 MB as RGB.
 MOST_PIXELS = 64 * 1024 * 1024
-_HEAD_BYTES = 16
+_HEAD_BYTES = 32
 _ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
-WANTED = "an MP4, MKV, WebM, AVI or GIF video, a PNG, JPEG, WebP or BMP picture, or a folder of them"
+WANTED = (
+    "an MP4, MKV, WebM, AVI or GIF video, a PNG, JPEG, WebP or BMP picture, or a folder of them"
+)
 
 
 @dataclass(frozen=True)
@@ -29,21 +32,24 @@ class Format:
         name: as users call it.
         demuxer: the one FFmpeg demuxer that may read it.
         is_picture: holds a single still frame.
+        size_at: byte order, type and offset of width and height, where they stand near the start:
+            FFmpeg refuses large pictures without naming their size.
     """
 
     name: str
     demuxer: str
     is_picture: bool = False
+    size_at: tuple[str, int] | None = None
 
 
 # first bytes -> format; a file that matches none of these never reaches FFmpeg.
 _SIGNATURES: tuple[tuple[bytes, Format], ...] = (
     (b"\x1a\x45\xdf\xa3", Format("matroska", "matroska")),
-    (b"GIF87a", Format("gif", "gif")),
-    (b"GIF89a", Format("gif", "gif")),
-    (b"\x89PNG\r\n\x1a\n", Format("png", "png_pipe", is_picture=True)),
+    (b"GIF87a", Format("gif", "gif", size_at=("<HH", 6))),
+    (b"GIF89a", Format("gif", "gif", size_at=("<HH", 6))),
+    (b"\x89PNG\r\n\x1a\n", Format("png", "png_pipe", is_picture=True, size_at=(">II", 16))),
     (b"\xff\xd8\xff", Format("jpeg", "jpeg_pipe", is_picture=True)),
-    (b"BM", Format("bmp", "bmp_pipe", is_picture=True)),
+    (b"BM", Format("bmp", "bmp_pipe", is_picture=True, size_at=("<II", 18))),
 )
 _RIFF = {
     b"AVI ": Format("avi", "avi"),
@@ -69,17 +75,23 @@ def recognise(path: Path) -> Format:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise MediaError(
-            want="a readable file", got=f"{path} ({error.strerror})", do="check its permissions"
+            want="a readable file",
+            got=f"{path.name} ({error.strerror})",
+            do="check its permissions",
         ) from error
     if not head:
-        raise MediaError(want=WANTED, got=f"an empty file, {path}", do="check how it was made")
+        raise MediaError(want=WANTED, got=f"{path.name}, an empty file", do="check how it was made")
     found = _match(head)
     if found is None:
         raise MediaError(
             want=WANTED,
-            got=f"{path}, which starts with {head!r}",
+            got=f"{path.name}, which starts with {head[:12]!r}",
             do="convert it, for example with: ffmpeg -i FILE video.mp4",
         )
+    if found.size_at is not None and len(head) == _HEAD_BYTES:
+        layout, offset = found.size_at
+        width, height = struct.unpack_from(layout, head, offset)
+        check_pixels(width, height, path.name)
     return found
 
 
@@ -119,31 +131,6 @@ def regular_file(path: Path) -> Path:
     return resolved
 
 
-@contextlib.contextmanager
-def media_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn whatever FFmpeg says into one clear error.
-
-    Args:
-        path: the file being read, for the message.
-        doing: what is being done, such as "open".
-
-    Yields:
-        Nothing; wrap the calls to FFmpeg.
-
-    Raises:
-        MediaError: FFmpeg failed inside the block.
-    """
-    try:
-        yield
-    except (av.error.FFmpegError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise MediaError(
-            want=f"a complete, undamaged video to {doing}",
-            got=f"{path} ({reason})",
-            do="play it to see whether it is damaged, or re-encode it with ffmpeg",
-        ) from error
-
-
 def open_container(path: Path, kind: Format) -> InputContainer:
     """Open a file with the one demuxer its first bytes call for, and no protocol but `file`.
 
@@ -157,7 +144,7 @@ def open_container(path: Path, kind: Format) -> InputContainer:
     Raises:
         MediaError: FFmpeg cannot open it.
     """
-    with media_errors(path, "open"):
+    try:
         return av.open(
             str(path),
             "r",
@@ -167,15 +154,23 @@ def open_container(path: Path, kind: Format) -> InputContainer:
                 "protocol_whitelist": "file",
                 "format_whitelist": kind.demuxer,
             },
+            # Titles in a broken encoding must not keep a good video from opening.
+            metadata_errors="replace",
         )
+    except FFmpegError as error:
+        raise MediaError(
+            want="a complete, undamaged video",
+            got=f"{path.name} ({error.strerror})",
+            do="play it to see whether it is damaged or cut off, or re-encode it with ffmpeg",
+        ) from error
 
 
-def video_stream(container: InputContainer, path: Path) -> VideoStream:
+def video_stream(container: InputContainer, name: str) -> VideoStream:
     """Pick the video stream and refuse sizes that must not be allocated.
 
     Args:
         container: an open container.
-        path: its file, for the message.
+        name: of its file, for the message.
 
     Returns:
         The first video stream that is not a cover picture.
@@ -186,13 +181,13 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     streams = [
         stream
         for stream in container.streams.video
-        if not stream.disposition & av.stream.Disposition.attached_pic
+        if not stream.disposition & Disposition.attached_pic
     ]
     if not streams:
         kinds = sorted({stream.type for stream in container.streams}) or ["no streams"]
         raise MediaError(
             want="a file with a video stream",
-            got=f"{path} with {' and '.join(kinds)} only",
+            got=f"{name} with {' and '.join(kinds)} only",
             do="give a file that has pictures",
         )
     stream = streams[0]
@@ -200,20 +195,20 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if stream.codec_context is None:
         raise MediaError(
             want="a video codec that FFmpeg decodes",
-            got=f"{path} with an unknown codec",
+            got=f"{name} with an unknown codec",
             do="re-encode it: ffmpeg -i FILE -c:v libx264 video.mp4",
         )
-    check_pixels(stream.codec_context.width, stream.codec_context.height, path)
+    check_pixels(stream.codec_context.width, stream.codec_context.height, name)
     return stream
 
 
-def check_pixels(width: int, height: int, path: Path | str) -> None:
+def check_pixels(width: int, height: int, name: str) -> None:
     """Refuse pictures too large to allocate.
 
     Args:
         width: columns.
         height: rows.
-        path: where they come from, for the message.
+        name: where they come from, for the message.
 
     Raises:
         MediaError: more than `MOST_PIXELS` pixels.
@@ -221,6 +216,6 @@ def check_pixels(width: int, height: int, path: Path | str) -> None:
     if width * height > MOST_PIXELS:
         raise MediaError(
             want=f"frames of at most {MOST_PIXELS:,} pixels",
-            got=f"{width} x {height} = {width * height:,} pixels in {path}",
+            got=f"{width} x {height} = {width * height:,} pixels in {name}",
             do="scale it down: ffmpeg -i FILE -vf scale=1280:-2 small.mp4",
         )

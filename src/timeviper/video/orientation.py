@@ -1,4 +1,4 @@
-"""How stored frames are turned and mirrored to be shown: the display matrix of a file, as an act."""
+"""How stored frames are turned and mirrored to be shown: what a file's display matrix means."""
 
 from __future__ import annotations
 

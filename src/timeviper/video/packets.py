@@ -1,15 +1,14 @@
-"""The timeline of a file, learned from its packets without decoding them: header values are hints."""
+"""The timeline of a file, learned from its packets without decoding: header values are hints."""
 
 from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 
-import av
 import numpy as np
 from av.container import InputContainer
+from av.error import FFmpegError
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -18,7 +17,33 @@ from timeviper.video.codecs import codec_rules, is_entry, is_hidden
 
 MISSING = -(2**63)
 _FASTEST_FPS = 1000.0
-_LIKELY_FPS = Fraction(25)
+
+
+@dataclass(kw_only=True)
+class Columns:
+    """What the packets of a stream say, in storage order.
+
+    Args:
+        base: seconds of one tick.
+        rate: frames per second that the stream claims; None when it claims none.
+        stored_order: stamps follow the order of storage although frames are shown in another.
+        pts: presentation stamp of each packet in ticks, `MISSING` where there is none.
+        dts: decoding stamp, likewise.
+        durations: ticks for which the frame is shown; 0 when unknown.
+        shown: whether the packet holds a frame that is shown.
+        entries: numbers of the packets at which decoding can start.
+        ended_early: the file stops in the middle of a packet or with an error.
+    """
+
+    base: Fraction
+    rate: Fraction | None
+    stored_order: bool = False
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    dts: array[int] = field(default_factory=lambda: array("q"))
+    durations: array[int] = field(default_factory=lambda: array("q"))
+    shown: array[int] = field(default_factory=lambda: array("b"))
+    entries: list[int] = field(default_factory=list[int])
+    ended_early: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +58,7 @@ class PacketTable:
         entry_packets: int64 (entry,) their packets.
         packet_pts: int64 (packet,) stamps in storage order, `MISSING` where there is none.
         counted: frames are told apart by counting them from an entry, because the stamps of the
-            packets do not say when they are shown (AVI) or repeat.
+            packets do not say which frame is meant: AVI stores none, others may repeat.
         origin: presentation time of the first frame in the file, seconds.
         duration: seconds from the first frame to the end of the last.
         ended_early: the file stops in the middle of a packet or with an error.
@@ -51,140 +76,132 @@ class PacketTable:
     ended_early: bool
 
 
-@dataclass
-class _Scan:
-    """Columns gathered packet by packet, in storage order."""
-
-    pts: array[int] = field(default_factory=lambda: array("q"))
-    dts: array[int] = field(default_factory=lambda: array("q"))
-    durations: array[int] = field(default_factory=lambda: array("q"))
-    shown: array[int] = field(default_factory=lambda: array("b"))
-    entries: list[int] = field(default_factory=list[int])
-    ended_early: bool = False
-
-
-def build_table(container: InputContainer, stream: VideoStream, path: Path) -> PacketTable:
-    """Read all packets of a stream and lay out its frames in time.
+def scan_packets(container: InputContainer, stream: VideoStream) -> Columns:
+    """Read all packets of a stream, decoding none.
 
     Args:
         container: open, at its start.
         stream: the video stream of it.
-        path: the file, for messages.
 
     Returns:
-        The timeline. Frames without stamps get them from their number and the frame rate.
-
-    Raises:
-        MediaError: no frame at all, or stamps that do not advance.
+        What they say. Damage ends the walk: what came before is still a video.
     """
-    scan = _scan(container, stream)
-    shown = np.flatnonzero(np.frombuffer(scan.shown, np.int8))
-    if not len(shown):
-        raise MediaError(
-            want="at least one frame", got=f"no complete frame in {path}", do="check the file"
-        )
-    packet_pts = np.array(scan.pts, np.int64)
-    stamps, base, counted = _stamps(scan, shown, stream, container.format.name)
-    order = np.argsort(stamps, kind="stable")
-    pts = stamps[order]
-    # Counting follows the order of output, which is the order of storage packet by packet.
-    packets = shown if counted else shown[order]
-    numerator, denominator = base.numerator, base.denominator
-    times = ((pts - pts[0]) * numerator).astype(np.float64) / denominator
-    last_ticks = int(np.frombuffer(scan.durations, np.int64)[packets[-1]])
-    table_entries = _entries(scan.entries, packets, pts, packet_pts, counted)
-    return PacketTable(
-        times=times,
-        pts=pts,
-        packets=packets,
-        entry_frames=table_entries[0],
-        entry_packets=table_entries[1],
-        packet_pts=packet_pts,
-        counted=counted,
-        origin=float(int(pts[0]) * base),
-        duration=_duration(times, last_ticks * float(base), stream, path),
-        ended_early=scan.ended_early,
+    codec, extradata = stream.codec_context.name, stream.codec_context.extradata
+    rate = stream.average_rate or stream.guessed_rate
+    columns = Columns(
+        base=Fraction(stream.time_base or Fraction(1, 1000)),
+        rate=Fraction(rate) if rate else None,
+        # FFmpeg fills in what AVI does not store.
+        stored_order=container.format.name == "avi" and codec_rules(codec).reorders,
     )
-
-
-def _scan(container: InputContainer, stream: VideoStream) -> _Scan:
-    scan = _Scan()
-    codec = stream.codec_context.name
-    extradata = stream.codec_context.extradata
-    looks_inside = codec == "vp8"
     try:
         for number, packet in enumerate(container.demux(stream)):
             if not packet.size:
                 break
-            if packet.is_corrupt:
-                scan.ended_early = True
-            scan.pts.append(MISSING if packet.pts is None else packet.pts)
-            scan.dts.append(MISSING if packet.dts is None else packet.dts)
-            scan.durations.append(packet.duration or 0)
-            hidden = looks_inside and is_hidden(codec, memoryview(packet))
-            scan.shown.append(not (hidden or packet.is_discard or packet.is_corrupt))
+            columns.ended_early |= packet.is_corrupt
+            columns.pts.append(MISSING if packet.pts is None else packet.pts)
+            columns.dts.append(MISSING if packet.dts is None else packet.dts)
+            columns.durations.append(packet.duration or 0)
+            hidden = is_hidden(codec, packet)
+            columns.shown.append(not (hidden or packet.is_discard or packet.is_corrupt))
             if packet.is_keyframe and is_entry(codec, memoryview(packet), extradata):
-                scan.entries.append(number)
-    except av.error.FFmpegError:
-        # What came before the damage is still a video; the source says where it ends.
-        scan.ended_early = True
-    return scan
+                columns.entries.append(number)
+    except FFmpegError:
+        columns.ended_early = True
+    return columns
 
 
-def _stamps(
-    scan: _Scan, shown: NDArray[np.intp], stream: VideoStream, container: str
-) -> tuple[NDArray[np.int64], Fraction, bool]:
-    """Stamps of the shown packets, their unit in seconds, and whether frames must be counted."""
-    rules = codec_rules(stream.codec_context.name)
-    base = Fraction(stream.time_base or Fraction(1, 1000))
-    pts = np.array(scan.pts, np.int64)[shown]
-    if (pts != MISSING).all() and len(np.unique(pts)) == len(pts):
-        # AVI stores no presentation times: FFmpeg fills in the order of storage.
-        return pts, base, container == "avi" and rules.reorders
-    dts = np.array(scan.dts, np.int64)[shown]
-    if (dts != MISSING).all() and (np.diff(dts) > 0).all():
-        return dts, base, True
-    rate = Fraction(stream.average_rate or stream.guessed_rate or _LIKELY_FPS)
-    return np.arange(len(shown), dtype=np.int64), 1 / rate, True
+def lay_out(columns: Columns, name: str) -> PacketTable:
+    """Order the frames of a stream in time.
 
+    Args:
+        columns: what its packets say.
+        name: of the file, for messages.
 
-def _entries(
-    entries: list[int],
-    packets: NDArray[np.int64],
-    pts: NDArray[np.int64],
-    packet_pts: NDArray[np.int64],
-    counted: bool,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Frames and packets where decoding can start; the start of the file always counts as one."""
-    starts = np.array(entries, np.int64)
-    if counted:
-        frames = np.searchsorted(packets, starts)
-    else:
-        frames = np.searchsorted(pts, packet_pts[starts])
-    later = (starts > packets[0]) & (frames > 0) & (frames < len(packets))
-    # Entries out of order in time (a damaged file) cannot bound one another.
-    ordered = np.maximum.accumulate(frames) == frames
-    keep = later & ordered
-    return (
-        np.concatenate(([0], frames[keep])).astype(np.int64),
-        np.concatenate(([0], starts[keep])).astype(np.int64),
+    Returns:
+        The timeline. Where stamps are missing, frame k is shown at k / rate.
+
+    Raises:
+        MediaError: no frame at all, or no usable time for the frames.
+    """
+    shown = np.flatnonzero(np.array(columns.shown, np.int8)).astype(np.int64)
+    if not len(shown):
+        raise MediaError(
+            want="at least one frame", got=f"no complete frame in {name}", do="check the file"
+        )
+    stamps, base, counted = _stamps(columns, shown, name)
+    order = np.argsort(stamps, kind="stable")
+    pts = stamps[order]
+    # Counting follows the order in which the decoder gives frames, whatever their stamps.
+    packets = shown if counted else shown[order]
+    times = (pts - pts[0]) * base.numerator / base.denominator
+    packet_pts = np.array(columns.pts, np.int64)
+    starts = np.array(columns.entries, np.int64)
+    frames = np.searchsorted(shown, starts) if counted else np.searchsorted(pts, packet_pts[starts])
+    entry_frames, entry_packets = _entries(starts, frames, len(pts))
+    last = columns.durations[int(packets[-1])] * float(columns.base)
+    return PacketTable(
+        times=times,
+        pts=pts,
+        packets=packets,
+        entry_frames=entry_frames,
+        entry_packets=entry_packets,
+        packet_pts=packet_pts,
+        counted=counted,
+        origin=float(int(pts[0]) * base),
+        duration=_duration(times, last, columns.rate, name),
+        ended_early=columns.ended_early,
     )
 
 
+def _stamps(
+    columns: Columns, shown: NDArray[np.int64], name: str
+) -> tuple[NDArray[np.int64], Fraction, bool]:
+    """Stamps of the shown packets, their unit in seconds, and whether frames must be counted."""
+    pts = np.array(columns.pts, np.int64)[shown]
+    if (pts != MISSING).all():
+        different = len(np.unique(pts))
+        if 2 * different < len(pts):
+            raise _unusable(f"{len(pts)} frames with {different} different times in {name}")
+        return pts, columns.base, columns.stored_order or different < len(pts)
+    dts = np.array(columns.dts, np.int64)[shown]
+    if (dts != MISSING).all() and (np.diff(dts) > 0).all():
+        return dts, columns.base, True
+    if columns.rate is None:
+        raise _unusable(f"{len(pts)} frames without times and 0 frames per second in {name}")
+    return np.arange(len(shown), dtype=np.int64), 1 / columns.rate, True
+
+
+def _entries(
+    starts: NDArray[np.int64], frames: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Frames and packets where decoding can start; the start of the file always counts as one."""
+    inside = (starts > 0) & (frames > 0) & (frames < count)
+    # Entries out of order in time (a damaged file) cannot bound one another.
+    ascending = np.maximum.accumulate(frames) == frames
+    keep = np.flatnonzero(inside & ascending)
+    _, first = np.unique(frames[keep], return_index=True)
+    keep = keep[first]
+    return np.append(0, frames[keep]).astype(np.int64), np.append(0, starts[keep]).astype(np.int64)
+
+
 def _duration(
-    times: NDArray[np.float64], last_seconds: float, stream: VideoStream, path: Path
+    times: NDArray[np.float64], last_seconds: float, rate: Fraction | None, name: str
 ) -> float:
-    span = float(times[-1])
-    count = len(times)
-    if count > 1 and (span <= 0 or (count - 1) / span > _FASTEST_FPS):
-        raise MediaError(
-            want="frames that are shown one after another",
-            got=f"{count} frames within {span:.6f} s in {path}",
-            do="its timestamps are unusable; re-encode it: ffmpeg -r 25 -i FILE video.mp4",
-        )
+    """From the first frame to the end of the last one."""
+    span, gaps = float(times[-1]), len(times) - 1
+    if gaps and (span <= 0 or gaps / span > _FASTEST_FPS):
+        raise _unusable(f"{gaps + 1} frames within {span:.6f} s in {name}")
     if last_seconds > 0:
         return span + last_seconds
-    if count > 1:
-        return span + span / (count - 1)
-    rate = stream.average_rate or stream.guessed_rate
-    return float(1 / Fraction(rate)) if rate else 1.0
+    if gaps:
+        return span + span / gaps
+    return float(1 / rate) if rate else 1.0
+
+
+def _unusable(got: str) -> MediaError:
+    return MediaError(
+        want="frames that are shown one after another",
+        got=got,
+        do="its times are unusable; give it new ones: ffmpeg -r 25 -i FILE video.mp4",
+    )

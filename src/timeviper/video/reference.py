@@ -1,7 +1,8 @@
-"""The oracle of this room: decode a whole file from start to end, plainly, for tests to compare with."""
+"""The oracle of this room: decode a whole file from start to end, plainly, to compare with."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +18,23 @@ def decode_all(path: Path, size: Size) -> tuple[Pixels, NDArray[np.float64]]:
     """Decode every frame of a short video, one after another.
 
     Args:
-        path: a video file whose frames carry presentation times.
+        path: a video file with a stamp for every frame. Frames come out in the order in which they
+            are shown; where a container (AVI) stores stamps in another order, they are sorted.
         size: rows and columns of the frames.
 
     Returns:
-        uint8 (frame, row, column, channel) pixels and float64 (frame,) seconds from the first frame.
+        uint8 (frame, row, column, channel) pixels; float64 (frame,) seconds from the first.
     """
     path = regular_file(path)
     frames: list[Pixels] = []
-    times: list[float] = []
+    stamps: list[int] = []
     scaler: FrameScaler | None = None
     with open_container(path, recognise(path)) as container:
-        stream = video_stream(container, path)
+        stream = video_stream(container, path.name)
         for frame in container.decode(stream):
             scaler = scaler or FrameScaler(size, orientation_of(frame))
             frames.append(np.array(scaler.convert(frame)))
-            times.append(float((frame.pts or 0) * (stream.time_base or 0)))
-    return np.stack(frames), np.array(times) - times[0]
+            stamps.append(frame.pts or 0)
+        base = stream.time_base or Fraction(1)
+    ticks = np.sort(np.array(stamps)) - min(stamps)
+    return np.stack(frames), ticks * base.numerator / base.denominator

@@ -47,6 +47,6 @@ class FrameScaler:
         )
         plane = scaled.planes[0]
         # Rows may be padded for alignment: cut the padding off, without a copy.
-        lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         stored = lines[: self._rows, : self._columns * 3].reshape(self._rows, self._columns, 3)
         return self._orientation.apply(stored)

@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from timeviper.core.errors import ConfigError, MediaError
 from timeviper.video.base import FrameReader, Pixels, Size, VideoInfo, VideoSource
-from timeviper.video.file_source import FileSource
-from timeviper.video.formats import WANTED, check_pixels
+from timeviper.video.file_source import FileSource, first_frame, orientation_of
+from timeviper.video.formats import WANTED, check_pixels, recognise, regular_file
+from timeviper.video.orientation import Orientation
 from timeviper.video.scaling import FrameScaler
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
@@ -121,7 +122,7 @@ class ArraySource(VideoSource):
 
     @property
     def info(self) -> VideoInfo:
-        """Facts about the video; the last frame is taken to last as long as the others on average."""
+        """Facts about the video; the last frame lasts as long as the others do on average."""
         return self._info
 
     @property
@@ -143,6 +144,7 @@ class ArraySource(VideoSource):
 class _PictureReader(FrameReader):
     def __init__(self, files: Sequence[Path], size: Size) -> None:
         self._files, self._size = files, size
+        self._scalers: dict[Orientation, FrameScaler] = {}
 
     def read(
         self, indices: NDArray[np.int64], cancelled: Callable[[], bool]
@@ -151,10 +153,12 @@ class _PictureReader(FrameReader):
         for index in indices.tolist():
             if cancelled():
                 return
-            reader = FileSource(self._files[index]).open_reader(self._size)
-            for _, pixels in reader.read(np.zeros(1, np.int64), cancelled):
-                yield index, pixels
-            reader.close()
+            path = regular_file(self._files[index])
+            frame = first_frame(path, recognise(path))
+            orientation = orientation_of(frame)
+            if orientation not in self._scalers:
+                self._scalers[orientation] = FrameScaler(self._size, orientation)
+            yield index, self._scalers[orientation].convert(frame)
 
     def close(self) -> None:
         """Nothing stays open between pictures."""

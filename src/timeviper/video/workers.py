@@ -58,7 +58,7 @@ class _Lanes:
             return job
 
     def put(self, job: int, item: Item) -> None:
-        """Add a result, waiting while too many wait; the job being consumed never waits for others."""
+        """Add a result; wait while too many wait. The job being consumed never waits for others."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._has_room(job))
             self._lanes[job].append(item)
@@ -126,7 +126,8 @@ def run_in_order(
                     lanes.finish(job)
             finally:
                 reader.close()
-        except BaseException as failure:  # noqa: BLE001 - it is raised again by the consumer
+        # Whatever it is, the consumer raises it again.
+        except BaseException as failure:
             lanes.fail(failure)
 
     # Daemons: an abandoned generator must not keep the interpreter from ending.
