@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timeviper.model.tokens import Tokens
+from timeviper.core.errors import LayoutError
+from timeviper.model.tokens import Tokens, join
 from timeviper.ops.packing import to_rows
 
 # Room that an append reserves beyond what it needs, so that chunks rarely copy the cache.
@@ -82,6 +84,8 @@ def extend(
         A memory of the summed lengths; `memory` still holds what it held.
     """
     added = tuple(lengths)
+    if memory is not None and not any(added):
+        return memory
     if memory is None:
         return _fresh(to_rows(k, added), to_rows(v, added), added)
     total = tuple(a + b for a, b in zip(memory.lengths, added, strict=True))
@@ -139,7 +143,8 @@ class PendingTransfer:
         return PendingTransfer(
             tuple(self.seen[r] for r in rows),
             None if self.dropped is None else self.dropped.select(rows),
-            tuple(_select_tokens(part, rows) for part in self.parked),
+            # Joined first: thousands of clips times many rows would be as many small copies.
+            (join(self.parked).only(np.array(rows, dtype=np.int64)),) if self.parked else (),
         )
 
 
@@ -159,6 +164,16 @@ class DecoderState:
     pending: tuple[PendingTransfer | None, ...] = field(default=())
 
     @property
+    def sequences(self) -> int | None:
+        """Number of sequences that it remembers; None at the start of time."""
+        for memory in self.memories:
+            if isinstance(memory, AttentionMemory):
+                return len(memory.lengths)
+            if isinstance(memory, MambaMemory):
+                return len(memory.ssm)
+        return next((len(p.seen) for p in self.pending if p is not None), None)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of everything remembered."""
         return sum(part.nbytes for part in (*self.memories, *self.pending) if part is not None)
@@ -174,6 +189,126 @@ class DecoderState:
         """The same state without parked tokens, for callers that ask nothing more."""
         kept = tuple(None if p is None else replace(p, parked=()) for p in self.pending)
         return replace(self, pending=kept)
+
+
+def stack(states: Sequence[DecoderState]) -> DecoderState:
+    """One state whose sequences are those of all `states`, in order.
+
+    Args:
+        states: of one decoder, each with at least one sequence that has begun.
+
+    Returns:
+        A state of its own; lengths may differ, and a layer that some sequences have not reached
+        starts from nothing for them.
+
+    Raises:
+        LayoutError: no states, or one in which nothing has begun.
+
+    Law: `stack(states).select` of one sequence continues as that sequence alone.
+    """
+    if len(states) == 1:
+        return states[0]
+    counts = [_sequences(state) for state in states]
+    layers = zip(*(state.memories for state in states), strict=True)
+    sites = zip(*(state.pending for state in states), strict=True)
+    return DecoderState(
+        tuple(_stack_memories(parts, counts) for parts in layers),
+        tuple(_stack_pending(parts, counts) for parts in sites),
+    )
+
+
+def check_sequences(state: DecoderState, sequences: int) -> None:
+    """Refuse tokens of another number of sequences than a state remembers.
+
+    Raises:
+        LayoutError: the numbers differ.
+    """
+    known = state.sequences
+    if known is not None and known != sequences:
+        raise LayoutError(
+            want=f"tokens of {known} sequences, as the state remembers",
+            got=f"{sequences} sequences",
+            do="choose rows of the state with `select`, or give empty sequences their place",
+        )
+
+
+def _sequences(state: DecoderState) -> int:
+    if state.sequences is None:
+        raise LayoutError(
+            want="states of sequences that have begun", got="an empty state", do="run a token first"
+        )
+    return state.sequences
+
+
+def _stack_memories(parts: Sequence[Memory], counts: Sequence[int]) -> Memory:
+    known = next((part for part in parts if part is not None), None)
+    if isinstance(known, MambaMemory):
+        rows = [
+            part
+            if isinstance(part, MambaMemory)
+            else MambaMemory(
+                known.tail.new_zeros(n, *known.tail.shape[1:]),
+                known.ssm.new_zeros(n, *known.ssm.shape[1:]),
+            )
+            for part, n in zip(parts, counts, strict=True)
+        ]
+        return MambaMemory(torch.cat([r.tail for r in rows]), torch.cat([r.ssm for r in rows]))
+    return _stack_attention(
+        [part if isinstance(part, AttentionMemory) else None for part in parts], counts
+    )
+
+
+def _stack_attention(
+    parts: Sequence[AttentionMemory | None], counts: Sequence[int]
+) -> AttentionMemory | None:
+    known = next((part for part in parts if part is not None), None)
+    if known is None:
+        return None
+    lengths = tuple(
+        length
+        for part, n in zip(parts, counts, strict=True)
+        for length in (part.lengths if part else (0,) * n)
+    )
+    shape = (len(lengths), int(max(lengths) * _GROWTH) + 1, *known.k.shape[2:])
+    k, v = known.k.new_zeros(shape), known.v.new_zeros(shape)
+    row = 0
+    for part, n in zip(parts, counts, strict=True):
+        if part is not None:
+            longest = max(part.lengths)
+            k[row : row + n, :longest] = part.k[:, :longest]
+            v[row : row + n, :longest] = part.v[:, :longest]
+        row += n
+    return _fresh(k, v, lengths)
+
+
+def _stack_pending(
+    parts: Sequence[PendingTransfer | None], counts: Sequence[int]
+) -> PendingTransfer | None:
+    if all(part is None for part in parts):
+        return None
+    full = [p or PendingTransfer((0,) * n) for p, n in zip(parts, counts, strict=True)]
+    return PendingTransfer(
+        tuple(seen for part in full for seen in part.seen),
+        _stack_attention([part.dropped for part in full], counts),
+        _stack_parked([part.parked for part in full], counts),
+    )
+
+
+def _stack_parked(
+    queues: Sequence[tuple[Tokens, ...]], counts: Sequence[int]
+) -> tuple[Tokens, ...]:
+    known = next((part for queue in queues for part in queue), None)
+    if known is None:
+        return ()
+    nothing = [Tokens(known.hidden[:0], known.kinds[:0], (0,) * count) for count in counts]
+    joined = [join([*queue, empty]) for queue, empty in zip(queues, nothing, strict=True)]
+    return (
+        Tokens(
+            torch.cat([part.hidden for part in joined]),
+            np.concatenate([part.kinds for part in joined]),
+            tuple(length for part in joined for length in part.lengths),
+        ),
+    )
 
 
 def _fresh(k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> AttentionMemory:
@@ -212,13 +347,3 @@ def _slots(
     row = torch.repeat_interleave(torch.arange(len(added)), counts)
     within = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
     return row.to(device), (torch.tensor(lengths)[row] + within).to(device)
-
-
-def _select_tokens(tokens: Tokens, rows: Sequence[int]) -> Tokens:
-    if len(tokens.lengths) == 1 and len(rows) == 1:
-        return tokens
-    starts = tokens.starts
-    index = torch.cat([torch.arange(starts[r], starts[r] + tokens.lengths[r]) for r in rows])
-    hidden = tokens.hidden.index_select(0, index.to(tokens.hidden.device))
-    lengths = tuple(tokens.lengths[r] for r in rows)
-    return Tokens(hidden, tokens.kinds[index.numpy()], lengths)

@@ -1,0 +1,260 @@
+"""Read a video into a decoder's state, a clip at a time, and open answers on what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from timeviper.core.errors import CapacityError
+from timeviper.inference.timing import Stopwatch, Timing
+from timeviper.inference.watch import SILENT, Stage, Watch
+from timeviper.model.decoder import last_of_each
+from timeviper.model.state import DecoderState
+from timeviper.model.tokens import Tokens
+from timeviper.model.vlm import TimeViper
+from timeviper.processing.clip_tokens import PromptTokens
+from timeviper.processing.image import ImageConfig, Resize
+from timeviper.processing.processor import Processor
+from timeviper.processing.prompt import PromptPlan
+from timeviper.video.base import Size, VideoInfo, VideoSource
+from timeviper.video.clips import Clip, iterate_clips
+from timeviper.video.sampling import Sampling
+
+CLIP_FRAMES = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EncodedVideo:
+    """A video as the model remembers it; any number of questions may be asked of it.
+
+    Immutable: a question continues from a fork of the state and leaves it as it was.
+
+    Args:
+        state: what the decoder remembers of everything before the question.
+        prefix: tokens that stand before the video.
+        times: seconds of the frames that were seen, shape (frame,).
+        duration_seconds: length of the video; 0 without one.
+        tokens: tokens read so far.
+        notes: sentences for the user: caps that bit, frames that could not be decoded.
+        timing: what reading took.
+    """
+
+    state: DecoderState
+    prefix: PromptTokens
+    times: NDArray[np.float64]
+    duration_seconds: float
+    tokens: int
+    notes: tuple[str, ...] = ()
+    timing: Timing = field(default_factory=Timing)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames that were seen."""
+        return len(self.times)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the remembered state."""
+        return self.state.nbytes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenAnswer:
+    """A prompt read to its end: scores of the first token, and the state to go on from."""
+
+    logits: Float[Tensor, "sequence vocab"]
+    state: DecoderState
+
+
+@final
+class VideoEncoder:
+    """Runs prompts through a model with memory that does not grow by frames, only by state.
+
+    Args:
+        model: in evaluation mode, on its device.
+        processor: of the same model.
+        clip_frames: frames that are decoded, encoded and read together.
+        workers: threads that decode; one a core when not given.
+
+    Law: the state does not depend on `clip_frames`, and a question on it is answered as by one
+    run over the whole prompt.
+    """
+
+    def __init__(
+        self,
+        model: TimeViper,
+        processor: Processor,
+        *,
+        clip_frames: int = CLIP_FRAMES,
+        workers: int | None = None,
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.clip_frames = clip_frames
+        self.workers = workers
+        weight = next(model.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+
+    def encode(
+        self, source: VideoSource, plan: PromptPlan, sampling: Sampling, *, watch: Watch = SILENT
+    ) -> EncodedVideo:
+        """Read what stands before the question: the prefix and the frames at the chosen times.
+
+        Args:
+            source: an open video.
+            plan: prompt of a conversation about it.
+            sampling: moments to look at, with notes about the choice.
+            watch: told after each clip, and asked before each whether to go on.
+
+        Returns:
+            The encoded video.
+
+        Raises:
+            CancelledError: `watch` asked to stop; the file is released.
+            MediaError: nothing of the video can be decoded.
+        """
+        clock = Stopwatch(self.device)
+        total, done, tokens = len(sampling.times), 0, len(plan.prefix)
+        notes = (*source.info.notes, *sampling.notes)
+        watch.tell(Stage.VIDEO, 0, total)
+        with clock.stage("prefill"):
+            state = self.read(plan.prefix, None, None)
+        with closing(self._clips(source, sampling)) as clips:
+            while done < total:
+                watch.check("reading the video")
+                with clock.stage("decode"):
+                    clip = next(clips)
+                    pixels = self.processor.pixels(clip.frames).to(self.device, self.dtype)
+                with clock.stage("encode"):
+                    vision = self.look(pixels)
+                with clock.stage("prefill"):
+                    # The moment asked for, not the frame's own: at 29.97 frames a second the frame
+                    # on screen at 5 s appeared at 4.97 s, and its mark would say 00:04.
+                    marked = plan.clip_tokens(clip.asked, first_frame_index=done)
+                    state = self.read(marked, vision, state)
+                done, tokens = done + len(clip.asked), tokens + len(marked)
+                notes += clip.notes
+                watch.tell(Stage.VIDEO, done, total)
+        return EncodedVideo(
+            state=state,
+            prefix=plan.prefix,
+            times=sampling.times,
+            duration_seconds=source.info.duration_seconds,
+            tokens=tokens,
+            notes=notes,
+            timing=clock.timing,
+        )
+
+    def encode_nothing(self, plan: PromptPlan) -> EncodedVideo:
+        """Read the prefix of a conversation without a video."""
+        clock = Stopwatch(self.device)
+        with clock.stage("prefill"):
+            state = self.read(plan.prefix, None, None)
+        return EncodedVideo(
+            state=state,
+            prefix=plan.prefix,
+            times=np.zeros(0),
+            duration_seconds=0.0,
+            tokens=len(plan.prefix),
+            timing=clock.timing,
+        )
+
+    def suffix(self, plan: PromptPlan, *, duration_seconds: float, num_frames: int) -> PromptTokens:
+        """Tokens of the question.
+
+        Raises:
+            CapacityError: the words are more than the model's context.
+        """
+        suffix = plan.suffix(duration_seconds=duration_seconds, num_frames=num_frames)
+        context = self.model.config.decoder.max_position_embeddings
+        words = len(plan.prefix) + len(suffix)
+        if words > context:
+            raise CapacityError(
+                want=f"at most {context} tokens of text, the context of this model",
+                got=f"{words} tokens",
+                do="ask a shorter question",
+            )
+        return suffix
+
+    @torch.inference_mode()
+    def look(
+        self, pixels: Float[Tensor, "frame 3 height width"]
+    ) -> Float[Tensor, "frame kept hidden"]:
+        """Vision tokens of some frames."""
+        return self.model.encode_frames(pixels)
+
+    @torch.inference_mode()
+    def read(
+        self,
+        tokens: PromptTokens,
+        vision: Float[Tensor, "frame kept hidden"] | None,
+        state: DecoderState | None,
+    ) -> DecoderState:
+        """Continue a state by tokens after which more of the same prompt follow."""
+        return self._run(tokens, vision, state, more=True)[1]
+
+    @torch.inference_mode()
+    def open_answer(self, encoded: EncodedVideo, suffix: PromptTokens) -> OpenAnswer:
+        """Read a question from a fork of what was encoded."""
+        out, state = self._run(suffix, None, encoded.state, more=False)
+        return OpenAnswer(logits=self.model.decoder.logits(last_of_each(out)), state=state)
+
+    def context_notes(self, tokens: int) -> tuple[str, ...]:
+        """What has to be said about a prompt of so many tokens."""
+        context = self.model.config.decoder.max_position_embeddings
+        if tokens <= context:
+            return ()
+        return (
+            f"the prompt takes {tokens} tokens, this model knows prompts of up to {context}: "
+            "answers may be worse; lower fps or max_frames",
+        )
+
+    def _run(
+        self,
+        tokens: PromptTokens,
+        vision: Tensor | None,
+        state: DecoderState | None,
+        *,
+        more: bool,
+    ) -> tuple[Tokens, DecoderState]:
+        layout = tokens.layout
+        x = self.model.embed(torch.from_numpy(tokens.ids).to(self.device), vision, layout)
+        return self.model.decoder.run(Tokens.of(x, layout), state, more=more)
+
+    def _clips(self, source: VideoSource, sampling: Sampling) -> Generator[Clip, None, None]:
+        return iterate_clips(
+            source,
+            sampling.times,
+            size=decode_size(source.info, self.processor.image),
+            clip_frames=self.clip_frames,
+            workers=self.workers,
+        )
+
+
+def decode_size(info: VideoInfo, image: ImageConfig) -> Size:
+    """Rows and columns to decode at, so that nothing larger than needed is ever held.
+
+    Args:
+        info: of the video.
+        image: what the vision tower reads.
+
+    Returns:
+        The tower's square for a plain resize; otherwise the frame's own shape, scaled so that the
+        square is cut from it or filled by it.
+    """
+    if not image.do_resize:
+        return info.height, info.width
+    if image.resize is Resize.NAIVE:
+        return image.size, image.size
+    sides = info.height, info.width
+    reference = min(sides) if image.resize is Resize.CROP else max(sides)
+    height, width = (max(1, round(image.size * side / reference)) for side in sides)
+    return height, width
