@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from timeviper.core.errors import ConfigError
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.model.block import Block
-from timeviper.model.config import DecoderConfig
+from timeviper.model.config import DecoderConfig, TransferPlan
 from timeviper.model.mamba2 import ScaleNorm
-from timeviper.model.state import AttentionMemory, DecoderState
+from timeviper.model.state import AttentionMemory, DecoderState, check_sequences
 from timeviper.model.tokens import Tokens, join, on_device
 from timeviper.model.transv import SiteRunner, Transfer
 from timeviper.ops.norm import rms_norm
@@ -71,16 +75,10 @@ class Decoder(nn.Module):
     ) -> tuple[Tokens, DecoderState]:
         """As `forward`, with what each token is going in and coming out."""
         state = state or self.start()
-        cuts = _next_video(tokens)
-        if cuts is None:
-            out, state = self._layers(tokens, state, more=more)
-        else:
-            head, tail = _split(tokens, cuts)
-            first, state = self.run(head, state)
-            second, state = self.run(tail, state, more=more)
-            out = join([first, second])
+        check_sequences(state, len(tokens.lengths))
+        out, state = self._rounds(tokens, state, (more,) * len(tokens.lengths))
         hidden = rms_norm(out.hidden, self.norm.weight, self.config.norm_eps)
-        return (out.with_hidden(hidden) if cuts is None else out), state
+        return out.with_hidden(hidden), state
 
     def start(self) -> DecoderState:
         """The state at the start of time."""
@@ -103,8 +101,21 @@ class Decoder(nn.Module):
         transfer = self.transfers[str(site.layer)] if site.transfer else None
         return SiteRunner(site, _block(self.layers[site.layer]), _transfer(transfer))
 
+    def _rounds(
+        self, tokens: Tokens, state: DecoderState, more: tuple[bool, ...]
+    ) -> tuple[Tokens, DecoderState]:
+        """One pass for each video that follows an answered one, so that each is ranked alone."""
+        cuts = _next_video(tokens, _questioned(state, len(tokens.lengths)))
+        if cuts is None:
+            return self._layers(tokens, state, more)
+        head, tail = _split(tokens, np.maximum(cuts, 0))
+        # Sequences without another video lie whole in the tail; their question stays open.
+        first, state = self._rounds(head, state, tuple((cuts < 0).tolist()))
+        second, state = self._rounds(tail, state, more)
+        return join([first, second]), state
+
     def _layers(
-        self, tokens: Tokens, state: DecoderState, *, more: bool
+        self, tokens: Tokens, state: DecoderState, more: tuple[bool, ...]
     ) -> tuple[Tokens, DecoderState]:
         memories, pending = list(state.memories), list(state.pending)
         numbers = {site.layer: n for n, site in enumerate(self.config.transfer.sites)}
@@ -116,7 +127,8 @@ class Decoder(nn.Module):
                     tokens, pending[number], keys, more=more
                 )
             if len(tokens.kinds) == 0:
-                break
+                # A later site may still let go what it parked.
+                continue
             hidden, memories[index] = _block(layer)(
                 tokens.hidden, memories[index], lengths=tokens.lengths
             )
@@ -124,9 +136,27 @@ class Decoder(nn.Module):
         return tokens, DecoderState(tuple(memories), tuple(pending))
 
 
+def with_plan(decoder: Decoder, plan: TransferPlan) -> Decoder:
+    """The same weights under other transfer sites; nothing is copied.
+
+    Raises:
+        ConfigError: a site that transfers where this decoder has no transfer module.
+    """
+    missing = [s.layer for s in plan.sites if s.transfer and str(s.layer) not in decoder.transfers]
+    if missing:
+        raise ConfigError(
+            want=f"sites that transfer at layers {', '.join(decoder.transfers) or 'none'}",
+            got=f"layers {missing}",
+            do="use plain dropping there",
+        )
+    other = copy.copy(decoder)
+    other.config = replace(decoder.config, transfer=plan)
+    return other
+
+
 def last_of_each(tokens: Tokens) -> Float[Tensor, "sequence hidden"]:
     """Hidden state of each sequence's last token; sequences without tokens are left out."""
-    ends = np.cumsum(tokens.lengths) - 1
+    ends = np.cumsum(tokens.lengths, dtype=np.int64) - 1
     filled = ends[np.asarray(tokens.lengths) > 0]
     return tokens.hidden.index_select(0, on_device(filled, tokens.hidden))
 
@@ -141,24 +171,41 @@ def _transfer(module: nn.Module | None) -> Transfer | None:
     return module if isinstance(module, Transfer) else None
 
 
-def _next_video(tokens: Tokens) -> NDArray[np.int64] | None:
-    """Where each sequence starts another video after an instruction; None if none does."""
+def _questioned(state: DecoderState, sequences: int) -> NDArray[np.bool_]:
+    """Whether an instruction of each sequence is parked, waiting for its end."""
+    found = np.zeros(sequences, dtype=bool)
+    for pending in state.pending:
+        # Only the oldest part can hold an instruction: `transv` joins the queue when one comes.
+        for part in pending.parked[:1] if pending else ():
+            found |= np.asarray(part.counts(part.of_kind(SpanKind.INSTRUCTION))) > 0
+    return found
+
+
+def _next_video(tokens: Tokens, questioned: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+    """Where each sequence starts another video after an instruction.
+
+    Args:
+        tokens: of this call.
+        questioned: sequences whose instruction is parked.
+
+    Returns:
+        Place within each sequence, -1 for one without another video; None when no one has.
+    """
     kinds = tokens.kinds
-    if not (kinds == SpanKind.VISION.code).any() or not (
-        kinds == SpanKind.INSTRUCTION.code
-    ).any():
+    if not (kinds == SpanKind.VISION.code).any():
         return None
-    cuts = np.asarray(tokens.lengths, dtype=np.int64)
-    found = False
+    if not (questioned.any() or (kinds == SpanKind.INSTRUCTION.code).any()):
+        return None
+    cuts = np.full(len(tokens.lengths), -1, dtype=np.int64)
     for number, (start, length) in enumerate(zip(tokens.starts, tokens.lengths, strict=True)):
         own = kinds[start : start + length]
         asked = np.flatnonzero(own == SpanKind.INSTRUCTION.code)
         shown = np.flatnonzero(own == SpanKind.VISION.code)
-        later = shown[shown > asked[0]] if len(asked) else shown[:0]
-        if len(later):
-            cuts[number] = later[0]
-            found = True
-    return cuts if found else None
+        if not questioned[number]:
+            shown = shown[shown > asked[0]] if len(asked) else shown[:0]
+        if len(shown):
+            cuts[number] = shown[0]
+    return cuts if (cuts >= 0).any() else None
 
 
 def _split(tokens: Tokens, cuts: NDArray[np.int64]) -> tuple[Tokens, Tokens]:

@@ -1,4 +1,4 @@
-"""Which vision tokens stay at a transfer site: uniform choices on the host, ranked ones on device."""
+"""Which vision tokens stay at a transfer site: chosen evenly, or ranked by the question."""
 
 from __future__ import annotations
 
@@ -78,14 +78,17 @@ def attention_keep(
     mask = np.ones(len(tokens.kinds), dtype=bool)
     if len(places) == 0:
         return mask
-    counts = tokens.counts(places)
-    scores = last_instruction_scores(tokens, block, memory)
-    kept = np.array([site.kept(n) for n in counts])
-    starts = np.cumsum(counts) - counts
+    present = np.asarray(tokens.counts(places), dtype=np.int64)
+    # Only sequences with a video are ranked; others may be empty or hold no instruction.
+    ranked = np.flatnonzero(present)
+    counts, starts = present[ranked], tokens.starts[ranked]
+    keys = None if memory is None else memory.select(ranked.tolist())
+    scores = last_instruction_scores(tokens.only(ranked), block, keys)
+    kept = np.array([site.kept(n) for n in counts.tolist()], dtype=np.int64)
     row = np.repeat(np.arange(len(counts)), counts)
-    slot = np.arange(len(places)) - np.repeat(starts, counts)
-    inside = places - tokens.starts[row]
-    grid = scores.new_full((len(counts), max(counts)), float("-inf"))
+    slot = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
+    inside = places - starts[row]
+    grid = scores.new_full((len(counts), int(counts.max())), float("-inf"))
     on = [on_device(a, scores) for a in (row, slot, inside)]
     grid[on[0], on[1]] = scores[on[0], on[2]]
     # A stable sort, so that equal scores keep the earlier token on every device.
@@ -100,9 +103,18 @@ def last_instruction_scores(
 ) -> Float[Tensor, "sequence key"]:
     """Attention of each sequence's first instruction's last token to that call's tokens.
 
+    Args:
+        tokens: what reached the layer; an instruction in every sequence.
+        block: the layer, an attention layer.
+        memory: the layer's keys of earlier calls, which share the softmax; left as it is.
+
+    Returns:
+        Softmax weights over all keys the token sees, mean over heads, of the tokens of this call;
+        places past a sequence's length hold nothing of meaning.
+
     Raises:
         ConfigError: the layer is not an attention layer.
-        LayoutError: a sequence has vision but no instruction to rank it.
+        LayoutError: a sequence has no instruction.
     """
     mixer = block.mixer
     if not isinstance(mixer, AttentionMixer):
@@ -127,17 +139,15 @@ def last_instruction_scores(
 
 
 def _asking(tokens: Tokens) -> NDArray[np.int64]:
-    """Place within each sequence of its first instruction's last token; 0 where nothing ranks."""
+    """Place within each sequence of its first instruction's last token."""
     asking = np.zeros(len(tokens.lengths), dtype=np.int64)
     for number, (start, length) in enumerate(zip(tokens.starts, tokens.lengths, strict=True)):
         kinds = tokens.kinds[start : start + length]
-        if not (kinds == SpanKind.VISION.code).any():
-            continue
         instruction = np.flatnonzero(kinds == SpanKind.INSTRUCTION.code)
         if len(instruction) == 0:
             raise LayoutError(
                 want="an instruction after the video",
-                got=f"sequence {number} with vision and no instruction",
+                got=f"sequence {number} of those with a video has none",
                 do="ask a question, or keep encoding with `more=True`",
             )
         gaps = np.flatnonzero(np.diff(instruction) > 1)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from timeviper.core.errors import LayoutError
 from timeviper.core.layout import SpanKind, TokenLayout
+from timeviper.ops.packing import token_places
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,15 @@ class Tokens:
         """How many of the ascending `places` lie in each sequence."""
         edges = np.append(self.starts, sum(self.lengths))
         return tuple(np.diff(np.searchsorted(places, edges)).tolist())
+
+    def only(self, sequences: NDArray[np.int64]) -> Tokens:
+        """The sequences of those numbers, in that order; they may repeat."""
+        if np.array_equal(sequences, np.arange(len(self.lengths))):
+            return self
+        chosen = sequences.tolist()
+        places = token_places(self.lengths, chosen)
+        hidden = self.hidden.index_select(0, on_device(places, self.hidden))
+        return Tokens(hidden, self.kinds[places], tuple(self.lengths[s] for s in chosen))
 
     def take(self, places: NDArray[np.int64]) -> Tokens:
         """The tokens at ascending `places`."""

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from timeviper.core.errors import LayoutError
 from timeviper.core.layout import SpanKind
 from timeviper.model.block import Block
 from timeviper.model.config import DecoderConfig, DropPolicy, TransferSite
@@ -93,7 +94,7 @@ class SiteRunner:
         pending: PendingTransfer | None,
         layer_memory: AttentionMemory | None,
         *,
-        more: bool,
+        more: Sequence[bool],
     ) -> tuple[Tokens, PendingTransfer]:
         """Shorten the tokens and update the instruction.
 
@@ -101,7 +102,7 @@ class SiteRunner:
             tokens: what reached the site in this call.
             pending: what the site held before.
             layer_memory: keys of the following attention layer, for ranking.
-            more: further tokens of the same prompt follow in a later call.
+            more: for each sequence, whether further tokens of its prompt follow in a later call.
 
         Returns:
             The tokens that go on, and what the site holds now.
@@ -148,26 +149,23 @@ def _receive(tokens: Tokens, memory: AttentionMemory, transfer: Transfer) -> Tok
         sequence = np.repeat(np.arange(len(counts)), counts)
         places = places[np.isin(sequence, rows)]
     index = on_device(places, tokens.hidden)
-    told = transfer(
-        tokens.hidden.index_select(0, index), memory, lengths=[counts[r] for r in rows]
-    )
+    told = transfer(tokens.hidden.index_select(0, index), memory, lengths=[counts[r] for r in rows])
     return tokens.with_hidden(tokens.hidden.index_copy(0, index, told.to(tokens.hidden.dtype)))
 
 
 def _wait(
-    tokens: Tokens, pending: PendingTransfer, *, more: bool
+    tokens: Tokens, pending: PendingTransfer, *, more: Sequence[bool]
 ) -> tuple[Tokens, PendingTransfer]:
     """Let go what need not wait: text before a video, and sequences whose question is complete."""
     if _only_waits(tokens, pending):
-        return tokens.take(np.array([], dtype=np.int64)), replace(
-            pending, parked=(*pending.parked, tokens)
-        )
+        parked = (*pending.parked, tokens) if len(tokens.kinds) else pending.parked
+        return tokens.take(np.array([], dtype=np.int64)), replace(pending, parked=parked)
     whole = join([*pending.parked, tokens])
     go = np.ones(len(whole.kinds), dtype=bool)
-    for start, length in zip(whole.starts, whole.lengths, strict=True):
+    for row, (start, length) in enumerate(zip(whole.starts, whole.lengths, strict=True)):
         kinds = whole.kinds[start : start + length]
         vision = np.flatnonzero(kinds == SpanKind.VISION.code)
-        if len(vision) and not _asked(kinds[vision[0] :], more=more):
+        if len(vision) and not _asked(kinds[vision[0] :], row, more=more[row]):
             go[start + vision[0] : start + length] = False
     if go.all():
         return whole, replace(pending, parked=())
@@ -177,18 +175,28 @@ def _wait(
 
 def _only_waits(tokens: Tokens, pending: PendingTransfer) -> bool:
     """Whether every token just joins a queue in which nobody has asked: no need to look closer."""
-    parts = (*pending.parked, tokens)
-    if any((part.kinds == SpanKind.INSTRUCTION.code).any() for part in parts):
+    if not pending.parked:
         return False
-    queued = np.sum([part.lengths for part in pending.parked], axis=0)
-    return bool(pending.parked) and all(
-        q or not n for q, n in zip(queued, tokens.lengths, strict=True)
-    )
+    # The oldest part speaks for all: whatever opens a queue or asks makes one part of everything.
+    first = pending.parked[0]
+    if any(_asks_or_answers(part.kinds) for part in (first, tokens)):
+        return False
+    return all(q or not n for q, n in zip(first.lengths, tokens.lengths, strict=True))
 
 
-def _asked(kinds: NDArray[np.int8], *, more: bool) -> bool:
-    """Whether a whole instruction follows the video."""
+def _asks_or_answers(kinds: NDArray[np.int8]) -> bool:
+    return bool(np.isin(kinds, (SpanKind.INSTRUCTION.code, SpanKind.ANSWER.code)).any())
+
+
+def _asked(kinds: NDArray[np.int8], row: int, *, more: bool) -> bool:
+    """Whether a whole instruction follows the video of sequence `row`."""
     instruction = np.flatnonzero(kinds == SpanKind.INSTRUCTION.code)
     if len(instruction) == 0:
+        if (kinds == SpanKind.ANSWER.code).any():
+            raise LayoutError(
+                want="an instruction between the video and its answer",
+                got=f"an answer of sequence {row} to no instruction",
+                do="ask a question before answering",
+            )
         return False
     return not more or bool((kinds[instruction[0] :] != SpanKind.INSTRUCTION.code).any())
