@@ -5,14 +5,15 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from timeviper.core.errors import LayoutError
 from timeviper.core.inputs import ModelInputs
-from timeviper.core.layout import TokenLayout
+from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.model.config import TimeViperConfig
 from timeviper.model.decoder import Decoder
 from timeviper.model.fusion import fuse
 from timeviper.model.projector import Projector
 from timeviper.model.state import DecoderState
-from timeviper.model.tokens import Tokens
+from timeviper.model.tokens import Tokens, on_device
 from timeviper.model.vision.towers import build_tower
 
 
@@ -57,7 +58,16 @@ class TimeViper(nn.Module):
         vision: Float[Tensor, "frame kept hidden"] | None,
         layout: TokenLayout,
     ) -> Float[Tensor, "token hidden"]:
-        """Decoder inputs: embedded text with vision tokens in their places."""
-        table = self.decoder.config.vocab_size
+        """Decoder inputs: embedded text with vision tokens in their places.
+
+        Raises:
+            LayoutError: ids, vision tokens and layout differ in number.
+        """
+        if len(token_ids) != layout.total:
+            raise LayoutError(
+                want=f"{layout.total} token ids", got=len(token_ids), do="re-run the processor"
+            )
+        places = on_device(layout.positions(SpanKind.VISION), token_ids)
         # The placeholder's id may lie past the embedding table; its row is replaced anyway.
-        return fuse(self.decoder.embed(token_ids.clamp(max=table - 1)), vision, layout)
+        known = token_ids.index_fill(0, places, 0)
+        return fuse(self.decoder.embed(known), vision, layout)
