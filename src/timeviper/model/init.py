@@ -91,6 +91,11 @@ def _inverse_softplus(y: Tensor) -> Tensor:
 def _scale_output(layer: nn.Module, factor: float) -> None:
     if not isinstance(layer, Block):
         return
-    name = {Mamba2Mixer: "out_proj", AttentionMixer: "o_proj"}.get(type(layer.mixer), "down_proj")
-    weight = layer.mixer.get_submodule(name).get_parameter("weight")
-    weight.mul_(factor)
+    match layer.mixer:
+        case Mamba2Mixer() as mixer:
+            output = mixer.out_proj
+        case AttentionMixer() as mixer:
+            output = mixer.o_proj
+        case mixer:
+            output = mixer.get_submodule("down_proj")
+    output.get_parameter("weight").mul_(factor)

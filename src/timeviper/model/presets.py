@@ -119,9 +119,7 @@ def tiny() -> TimeViperConfig:
             num_heads=6,
             num_kv_heads=2,
             head_dim=64,
-            mamba=MambaConfig(
-                num_heads=12, head_dim=64, state_size=64, n_groups=1, chunk_size=64
-            ),
+            mamba=MambaConfig(num_heads=12, head_dim=64, state_size=64, n_groups=1, chunk_size=64),
             max_position_embeddings=131072,
         ),
     )

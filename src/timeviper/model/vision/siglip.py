@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import cast, final
 
 import torch
 from jaxtyping import Float
@@ -26,13 +26,11 @@ class SiglipTower(VisionTower):
         super().__init__(config)
         sizes = siglip_config(config)
         self.embeddings = SiglipVisionEmbeddings(sizes)
-        self.layers = nn.ModuleList(
-            SiglipEncoderLayer(sizes) for _ in range(config.used_layers)
-        )
+        self.layers = nn.ModuleList(SiglipEncoderLayer(sizes) for _ in range(config.used_layers))
 
     def forward(
         self, pixels: Float[Tensor, "frame 3 height width"]
-    ) -> Float[Tensor, "frame patch width"]:
+    ) -> Float[Tensor, "frame patch channel"]:
         """Features of every patch; see `VisionTower`."""
         hidden = self.embeddings(pixels)
         for layer in self.layers:
@@ -48,15 +46,15 @@ class Siglip2Tower(VisionTower):
         super().__init__(config)
         sizes = siglip2_config(config)
         self.embeddings = Siglip2VisionEmbeddings(sizes)
-        self.layers = nn.ModuleList(
-            Siglip2EncoderLayer(sizes) for _ in range(config.used_layers)
-        )
+        self.layers = nn.ModuleList(Siglip2EncoderLayer(sizes) for _ in range(config.used_layers))
 
     def forward(
         self, pixels: Float[Tensor, "frame 3 height width"]
-    ) -> Float[Tensor, "frame patch width"]:
+    ) -> Float[Tensor, "frame patch channel"]:
         """Features of every patch; see `VisionTower`."""
-        hidden = self.embeddings.patch_embedding(patchify(pixels, self.config.patch_size))
+        patches = patchify(pixels, self.config.patch_size)
+        weight = self.embeddings.patch_embedding.weight
+        hidden = self.embeddings.patch_embedding(patches.to(weight.dtype))
         hidden = hidden + self._positions().to(hidden.dtype)
         for layer in self.layers:
             hidden = layer(hidden, attention_mask=None)
@@ -66,7 +64,7 @@ class Siglip2Tower(VisionTower):
         side = self.embeddings.position_embedding_size
         table = self.embeddings.position_embedding.weight.reshape(side, side, -1)
         grid = self.config.image_size // self.config.patch_size
-        shapes = torch.tensor([[grid, grid]])
+        shapes = cast("torch.LongTensor", torch.tensor([[grid, grid]]))
         return Siglip2VisionEmbeddings.resize_positional_embeddings(table, shapes, grid * grid)
 
 
@@ -88,7 +86,8 @@ def siglip_config(config: VisionConfig) -> SiglipVisionConfig:
         image_size=config.image_size,
         patch_size=config.patch_size,
         layer_norm_eps=config.layer_norm_eps,
-        attn_implementation="sdpa",
+        # An option of every transformers config that its generated signature does not show.
+        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]
     )
 
 
@@ -102,5 +101,6 @@ def siglip2_config(config: VisionConfig) -> Siglip2VisionConfig:
         num_patches=config.position_patches or config.patches,
         patch_size=config.patch_size,
         layer_norm_eps=config.layer_norm_eps,
-        attn_implementation="sdpa",
+        # An option of every transformers config that its generated signature does not show.
+        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]
     )
