@@ -29,6 +29,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
         ConfigError: on an unknown key, a missing key or a value of a wrong type.
     """
     name = where or cls.__name__
+    if not isinstance(data, Mapping):
+        raise _wrong(name, "an object", data)
     fields = {f.name: f for f in dataclasses.fields(cast(Any, cls)) if f.init}
     unknown = sorted(set(data) - set(fields))
     if unknown:
@@ -50,15 +52,11 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Turn a config dataclass into plain JSON values; `from_dict` reads them back unchanged."""
-    return {
-        f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config) if f.init
-    }
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config) if f.init}
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:
-    return (
-        field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    )
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _plain(value: Any) -> Any:
@@ -100,7 +98,7 @@ def _union(hint: Any, value: Any, where: str) -> Any:
 def _tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
         raise _wrong(where, "a list", value)
-    items = cast("list[Any]", list(cast("list[Any]", value)))
+    items = list(cast("list[Any]", value))
     args = typing.get_args(hint)
     if len(args) == 2 and args[1] is Ellipsis:
         args = (args[0],) * len(items)

@@ -26,6 +26,12 @@ def pick_device(name: str | None = None) -> torch.device:
         ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(want="a CUDA device", got="none on this machine", do="use cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            want=f"a CUDA device from 0 to {torch.cuda.device_count() - 1}",
+            got=repr(name),
+            do="name one of these",
+        )
     return device
 
 

@@ -99,7 +99,7 @@ class TokenLayout:
         """One kind code a token, shape (token,); treat as read-only."""
         spans = [span for spans in self.sequences for span in spans]
         codes = np.array([span.kind.code for span in spans], dtype=np.int8)
-        return np.repeat(codes, [span.length for span in spans])
+        return np.repeat(codes, np.array([span.length for span in spans], dtype=np.int64))
 
     def count(self, kind: SpanKind) -> tuple[int, ...]:
         """Tokens of `kind` in each sequence."""
@@ -156,9 +156,7 @@ def _runs(kinds: NDArray[np.int8]) -> tuple[Span, ...]:
     edges = np.flatnonzero(np.diff(kinds)) + 1
     starts = np.concatenate([[0], edges])
     ends = np.concatenate([edges, [len(kinds)]])
-    return tuple(
-        Span(_ORDER[int(kinds[a])], int(b - a)) for a, b in zip(starts, ends, strict=True)
-    )
+    return tuple(Span(_ORDER[int(kinds[a])], int(b - a)) for a, b in zip(starts, ends, strict=True))
 
 
 def _cut(spans: tuple[Span, ...], at: int, length: int) -> tuple[tuple[Span, ...], ...]:

@@ -19,8 +19,6 @@ def stream(seed: int, *names: object) -> np.random.Generator:
     return np.random.default_rng(seed_of(seed, *names))
 
 
-def torch_stream(
-    seed: int, *names: object, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def torch_stream(seed: int, *names: object, device: torch.device | str = "cpu") -> torch.Generator:
     """Torch generator of its own for (seed, names) on `device`."""
     return torch.Generator(device=device).manual_seed(seed_of(seed, *names))
