@@ -32,11 +32,11 @@ class SamplingPolicy:
         ConfigError: a value that is not a usable number, or values that exclude each other.
     """
 
-    fps: float | None = None
+    fps: float | int | None = None
     num_frames: int | None = None
     max_frames: int | None = None
-    start: float | None = None
-    end: float | None = None
+    start: float | int | None = None
+    end: float | int | None = None
 
     def __post_init__(self) -> None:
         if self.fps is not None and self.num_frames is not None:
@@ -67,7 +67,7 @@ class Sampling:
     notes: tuple[str, ...] = ()
 
 
-def sample_times(duration: float, policy: SamplingPolicy) -> Sampling:
+def sample_times(duration: float | int, policy: SamplingPolicy) -> Sampling:
     """Choose the moments of a video that a policy asks for.
 
     Args:
@@ -90,7 +90,7 @@ def sample_times(duration: float, policy: SamplingPolicy) -> Sampling:
             got=f"a duration of {duration} s",
             do="use a video with at least one frame that is shown for some time",
         )
-    start, end, notes = _resolve_range(duration, policy)
+    start, end, notes = _resolve_range(float(duration), policy)
     span = end - start
     asked, asked_words = _asked_count(span, policy)
     used = asked if policy.max_frames is None else min(asked, policy.max_frames)
@@ -115,7 +115,7 @@ def _check_count(name: str, count: int | None) -> None:
         )
 
 
-def _check_range(start: float | None, end: float | None) -> None:
+def _check_range(start: float | int | None, end: float | int | None) -> None:
     for name, second in (("start", start), ("end", end)):
         if second is not None and not (math.isfinite(second) and second >= 0):
             raise ConfigError(
@@ -132,7 +132,7 @@ def _check_range(start: float | None, end: float | None) -> None:
 
 
 def _resolve_range(duration: float, policy: SamplingPolicy) -> tuple[float, float, tuple[str, ...]]:
-    start = policy.start or 0.0
+    start = float(policy.start or 0.0)
     if start >= duration:
         raise RequestError(
             want=f"a start before the end of the video at {duration:.3f} s",
@@ -140,12 +140,12 @@ def _resolve_range(duration: float, policy: SamplingPolicy) -> tuple[float, floa
             do="give an earlier start",
         )
     if policy.end is None or policy.end <= duration:
-        return start, duration if policy.end is None else policy.end, ()
+        return start, float(duration if policy.end is None else policy.end), ()
     return start, duration, (f"asked up to {policy.end:g} s, the video ends at {duration:.3f} s",)
 
 
 def _rate(policy: SamplingPolicy) -> float:
-    return DEFAULT_FPS if policy.fps is None else policy.fps
+    return DEFAULT_FPS if policy.fps is None else float(policy.fps)
 
 
 def _asked_count(span: float, policy: SamplingPolicy) -> tuple[int, str]:

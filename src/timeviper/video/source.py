@@ -18,7 +18,7 @@ from timeviper.video.still_sources import ArraySource, FolderSource, check_fps
 Openable = str | os.PathLike[str] | VideoSource | Sequence[Pixels] | NDArray[np.uint8]
 
 
-def open_video(video: Openable, *, fps: float = 1.0) -> VideoSource:
+def open_video(video: Openable, *, fps: float | int = 1.0) -> VideoSource:
     """Open a video and measure it; only local files, never a network address.
 
     Args:
@@ -41,7 +41,7 @@ def open_video(video: Openable, *, fps: float = 1.0) -> VideoSource:
     return ArraySource(video, np.arange(len(video), dtype=np.float64) / fps)
 
 
-def _open_path(name: str, fps: float) -> VideoSource:
+def _open_path(name: str, fps: float | int) -> VideoSource:
     if not name or "\0" in name:
         raise MediaError(want=WANTED, got=f"the name {name!r}", do="give the path of a video")
     path = Path(name)

@@ -35,7 +35,7 @@ class FolderSource(VideoSource):
         ConfigError: an unusable `fps`.
     """
 
-    def __init__(self, path: Path, *, fps: float = 1.0) -> None:
+    def __init__(self, path: Path, *, fps: float | int = 1.0) -> None:
         check_fps(fps)
         self._files = tuple(
             sorted(
@@ -60,7 +60,7 @@ class FolderSource(VideoSource):
             width=first.width,
             height=first.height,
             duration_seconds=len(self._files) / fps,
-            average_fps=fps,
+            average_fps=float(fps),
             num_frames=len(self._files),
             codec=first.codec,
             container="folder",
@@ -201,7 +201,7 @@ def natural_key(name: str) -> tuple[tuple[int, str], ...]:
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts if part)
 
 
-def check_fps(fps: float) -> None:
+def check_fps(fps: float | int) -> None:
     """Refuse a rate that gives no times.
 
     Args:
