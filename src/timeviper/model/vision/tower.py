@@ -20,7 +20,7 @@ class VisionTower(nn.Module, ABC):
     @abstractmethod
     def forward(
         self, pixels: Float[Tensor, "frame 3 height width"]
-    ) -> Float[Tensor, "frame patch width"]:
+    ) -> Float[Tensor, "frame patch channel"]:
         """Features of every patch, without final norm.
 
         Args:
