@@ -68,12 +68,15 @@ def decoder_layout(data: Mapping[str, Any]) -> Layout[DecoderConfig]:
     return Layout(config, partial(family.rules, tied=config.tie_word_embeddings))
 
 
-def tower_layout(data: Mapping[str, Any], *, feature_layer: int) -> Layout[VisionConfig]:
+def tower_layout(
+    data: Mapping[str, Any], *, feature_layer: int = -2, image_size: int | None = None
+) -> Layout[VisionConfig]:
     """How to read a foreign vision tower.
 
     Args:
         data: its config.json.
         feature_layer: which block's output is used, see `VisionConfig`.
+        image_size: side of the frames in pixels, or None for the checkpoint's own.
 
     Returns:
         Its config and rules.
@@ -81,5 +84,5 @@ def tower_layout(data: Mapping[str, Any], *, feature_layer: int) -> Layout[Visio
     Raises:
         ConfigError: a model type or a setting that is not supported.
     """
-    config = siglip.config_to_native(data, feature_layer=feature_layer)
+    config = siglip.config_to_native(data, feature_layer=feature_layer, image_size=image_size)
     return Layout(config, partial(siglip.keymap, used_layers=config.used_layers))

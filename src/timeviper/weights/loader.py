@@ -92,6 +92,7 @@ def load_tower(
     folder: str | Path,
     *,
     feature_layer: int = -2,
+    image_size: int | None = None,
     device: torch.device | str | None = None,
     precision: Precision | None = None,
 ) -> VisionTower:
@@ -102,6 +103,8 @@ def load_tower(
             siglip, siglip2 or the vision half of either.
         feature_layer: for foreign folders, whose blocks after it are not read: see
             `VisionConfig`.
+        image_size: for foreign SigLIP2 folders, the side of the frames in pixels where it is not
+            the checkpoint's own.
         device: as in `load_model`.
         precision: as in `load_model`.
 
@@ -118,7 +121,7 @@ def load_tower(
     if data.get("model_type") == MODEL_TYPE:
         config, names = read_config(home).vision, _same(shards, "vision.")
     else:
-        layout = tower_layout(data, feature_layer=feature_layer)
+        layout = tower_layout(data, feature_layer=feature_layer, image_size=image_size)
         config = layout.config
         names = layout.keymap(shards.shapes).to_native(shards.shapes)
     tower = on_meta(lambda: build_tower(config))

@@ -66,15 +66,19 @@ def keymap(keys: Iterable[str] = (), *, used_layers: int) -> KeyMap:
     return KeyMap("siglip", rules, left_out)
 
 
-def config_to_native(data: Mapping[str, Any], *, feature_layer: int = -2) -> VisionConfig:
+def config_to_native(
+    data: Mapping[str, Any], *, feature_layer: int = -2, image_size: int | None = None
+) -> VisionConfig:
     """The tower that a SigLIP or SigLIP2 config.json describes.
 
     Args:
         data: its values; absent sizes are those of SigLIP base, as in transformers.
         feature_layer: which block's output is used, see `VisionConfig`.
+        image_size: side of the frames in pixels, where it is not the checkpoint's own: SigLIP2
+            resizes its position table to it.
 
     Returns:
-        The config; for SigLIP2, frames have the size that fits the stored position table.
+        The config.
 
     Raises:
         ConfigError: another model type, or a setting that is not supported.
@@ -89,13 +93,18 @@ def config_to_native(data: Mapping[str, Any], *, feature_layer: int = -2) -> Vis
     naflex = family.startswith("siglip2")
     patch = read_or(vision, 16, "patch_size")
     patches = read_or(vision, 256, "num_patches")
+    own = math.isqrt(patches) * patch if naflex else read_or(vision, 224, "image_size")
+    if image_size not in (None, own) and not naflex:
+        raise ConfigError(
+            want=f"frames of {own} pixels for this SigLIP", got=image_size, do="use its own size"
+        )
     return VisionConfig(
         tower="siglip2" if naflex else "siglip",
         hidden_size=read_or(vision, 768, "hidden_size"),
         intermediate_size=read_or(vision, 3072, "intermediate_size"),
         num_layers=read_or(vision, 12, "num_hidden_layers"),
         num_heads=read_or(vision, 12, "num_attention_heads"),
-        image_size=math.isqrt(patches) * patch if naflex else read_or(vision, 224, "image_size"),
+        image_size=image_size or own,
         patch_size=patch,
         feature_layer=feature_layer,
         layer_norm_eps=read_or(vision, 1e-6, "layer_norm_eps"),

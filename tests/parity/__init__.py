@@ -1,0 +1,1 @@
+"""Ours against transformers, from the same weights."""
