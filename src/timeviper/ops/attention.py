@@ -46,7 +46,7 @@ def attention(  # noqa: PLR0913
         scale: factor of the scores; None means 1 / sqrt(head_dim).
 
     Returns:
-        Weighted values, packed like the queries.
+        Weighted values, packed like the queries; 0 where a sequence has no keys.
 
     Raises:
         LayoutError: lengths, heads or capacity do not fit.
@@ -57,8 +57,8 @@ def attention(  # noqa: PLR0913
     _check(q, k, v, q_lengths, k_lengths)
     if causal:
         _check_places(q_lengths, k_lengths)
-    if not q.shape[0]:
-        return torch.empty_like(q)
+    if not q.shape[0] or not max(k_lengths):
+        return torch.zeros_like(q)
     if is_even(q_lengths) and is_even(k_lengths):
         rows = to_rows(q, q_lengths)
         filled = k_lengths[0]
@@ -71,7 +71,9 @@ def attention(  # noqa: PLR0913
     keys, values = k.unbind(0), v.unbind(0)
     outputs: list[Tensor] = []
     for s, rows in enumerate(q.split(list(q_lengths))):
-        if q_lengths[s]:
+        if not k_lengths[s]:
+            outputs.append(torch.zeros_like(rows))
+        elif q_lengths[s]:
             one = (keys[s][None, : k_lengths[s]], values[s][None, : k_lengths[s]])
             outputs.append(_even(rows[None], *one, causal, scale)[0])
     return torch.cat(outputs)
@@ -167,7 +169,7 @@ def _padded(  # noqa: PLR0913
         limit = torch.minimum(place, sizes[0][:, None] - 1)
     else:
         limit = (sizes[0] - 1)[:, None].expand(-1, longest)
-    # A sequence without keys has no queries either: slot 0 holds zeros there.
+    # A sequence without keys reads slot 0, which holds zeros there.
     limit = limit.clamp(min=0)
     rows = to_rows(q, q_lengths)
     slots = torch.arange(most, device=q.device)

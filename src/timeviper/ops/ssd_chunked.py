@@ -3,6 +3,7 @@
 Within a chunk the scan is a masked product like attention; between chunks one state is carried.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from timeviper.ops.ssd_steps import step_sizes
 
 _CPU_BLOCK_BYTES = 32 * 2**20
 _GPU_BLOCK_CHUNKS = 128
-_LOOP_CHUNKS = 24
 
 
 def ssd(  # noqa: PLR0913
@@ -34,6 +34,7 @@ def ssd(  # noqa: PLR0913
     dt_softplus: bool = False,
     dt_limit: tuple[float, float] = (0.0, math.inf),
     chunk_size: int = 64,
+    fuse: bool = False,
 ) -> tuple[
     Float[Tensor, "token head head_dim"],
     Float[Tensor, "sequence head head_dim state_size"],
@@ -56,6 +57,7 @@ def ssd(  # noqa: PLR0913
         dt_softplus: whether softplus follows the bias.
         dt_limit: lowest and highest step size allowed.
         chunk_size: tokens a chunk at most; changes speed and memory, not the result.
+        fuse: let torch.compile fuse the elementwise steps between the products.
 
     Returns:
         Outputs in the dtype of `x`; final states.
@@ -71,7 +73,14 @@ def ssd(  # noqa: PLR0913
             state = steps.new_zeros(len(lengths), *x.shape[1:], B.shape[2])
         tokens = _Tokens(x=x, dt=steps, decay=steps * A.to(work), b=B, c=C)
         direct = None if D is None else D.to(work)[:, None]
-        scan = _Scan(chunk_size=chunk_size, direct=direct, work=work, operand=operand)
+        scan = _Scan(
+            chunk_size=chunk_size,
+            direct=direct,
+            work=work,
+            operand=operand,
+            few_kernels=_few_kernels(x.device.type),
+            fuse=fuse,
+        )
         return scan.packed(tokens, state.to(work), lengths)
 
 
@@ -114,12 +123,17 @@ class _Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class _Scan:
-    """How to scan: chunk length, direct path (head, 1), dtypes of sums and of matrix operands."""
+    """How to scan: chunk length, direct path (head, 1), dtypes of sums and of matrix operands.
+
+    `few_kernels` prefers copies and larger products to more launches, as GPUs do.
+    """
 
     chunk_size: int
     direct: Tensor | None
     work: torch.dtype
     operand: torch.dtype
+    few_kernels: bool
+    fuse: bool
 
     def packed(
         self, tokens: _Tokens, state: Tensor, lengths: Sequence[int]
@@ -156,8 +170,8 @@ class _Scan:
         if length == 1:
             return self.step(tokens, state)
         chunk = min(self.chunk_size, length)
-        if tokens.x.is_cuda and length % chunk:
-            # Few kernels matter more than a copy there: no odd block at the end.
+        if self.few_kernels and length % chunk:
+            # No odd block at the end.
             tokens = tokens.pad(-length % chunk)
         blocks = list(self._blocks(tokens, state, chunk))
         if len(blocks) > 1 and not torch.is_grad_enabled():
@@ -176,13 +190,13 @@ class _Scan:
     def _blocks(self, tokens: _Tokens, state: Tensor, chunk: int) -> Iterator[tuple[int, int, int]]:
         """(start, stop, chunk length) of each block; what is over is one short chunk."""
         length, heads = tokens.x.shape[1:3]
-        if tokens.x.is_cuda:
+        if self.few_kernels:
             chunks = _GPU_BLOCK_CHUNKS
         else:
-            sequences = state.shape[0]
-            floats = 3 * heads * chunk * chunk + 2 * state[0].numel()
-            floats += 6 * chunk * heads * tokens.x.shape[3]
-            chunks = max(1, _CPU_BLOCK_BYTES // (floats * self.work.itemsize * sequences))
+            # What one chunk of one sequence needs at the same time, measured.
+            floats = 3 * heads * chunk * chunk + 6 * chunk * heads * tokens.x.shape[3]
+            floats = state.shape[0] * floats + 3 * state.numel()
+            chunks = max(1, _CPU_BLOCK_BYTES // (floats * self.work.itemsize))
         whole = length // chunk * chunk
         for start in range(0, whole, chunks * chunk):
             yield start, min(start + chunks * chunk, whole), chunk
@@ -190,7 +204,12 @@ class _Scan:
             yield whole, length, length - whole
 
     def block(self, t: _Tokens, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-        """Scan a whole number of chunks at once.
+        """Scan a whole number of chunks at once."""
+        run = _fused_block() if self.fuse else _Scan.plain_block
+        return run(self, t, state, chunk)
+
+    def plain_block(self, t: _Tokens, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+        """`block` as torch runs it, one kernel a step.
 
         Axes: s sequence, k chunk, q and i place in the chunk, g group, r head of the group,
         p head_dim, n state_size.
@@ -211,7 +230,8 @@ class _Scan:
         leaving = (entering * to_end[..., None]).flatten(-2).to(self.operand)
         added = leaving.permute(0, 1, 3, 4, 2) @ b
         added = added.to(self.work).reshape(sequences, count, heads, width, size)
-        before, state = _carry(added, total[:, :, -1].flatten(-2), state)
+        carry = _carry_by_product if self.few_kernels and count > 1 else _carry_by_steps
+        before, state = carry(added, total[:, :, -1].flatten(-2), state)
         before = before.to(self.operand).reshape(sequences, count, groups, ratio * width, size)
         carried = (c @ before.transpose(-1, -2)).unflatten(-1, (ratio, width))
         carried = carried.transpose(2, 3).to(self.work)
@@ -249,6 +269,11 @@ class _Scan:
         return y.to(t.x.dtype), state
 
 
+@functools.cache
+def _fused_block() -> Callable[[_Scan, _Tokens, Tensor, int], tuple[Tensor, Tensor]]:
+    return torch.compile(_Scan.plain_block, dynamic=True)
+
+
 def like_lengths(lengths: Sequence[int], chunk_size: int) -> list[list[int]]:
     """Group sequences so that padding to the longest of a group at most doubles it.
 
@@ -270,8 +295,13 @@ def like_lengths(lengths: Sequence[int], chunk_size: int) -> list[list[int]]:
     return groups
 
 
-def _carry(added: Tensor, decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """States before each chunk and after the last.
+def _few_kernels(device_type: str) -> bool:
+    """Whether launches cost more than copies on this kind of device."""
+    return device_type == "cuda"
+
+
+def _carry_by_steps(added: Tensor, decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """States before each chunk and after the last, one chunk after another.
 
     Args:
         added: (sequence, chunk, head, head_dim, state_size), what each chunk adds by its end.
@@ -281,14 +311,17 @@ def _carry(added: Tensor, decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]
     Returns:
         States like `added`, and the state after the last chunk like `state`.
     """
+    keeps = decay.to(added.dtype).exp()[..., None, None]
+    before: list[Tensor] = []
+    for k in range(added.shape[1]):
+        before.append(state)
+        state = torch.addcmul(added[:, k], state, keeps[:, k])
+    return torch.stack(before, dim=1), state
+
+
+def _carry_by_product(added: Tensor, decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by one product with a (chunk x chunk) matrix of decays."""
     count = added.shape[1]
-    if count <= _LOOP_CHUNKS and not (added.is_cuda and count > 1):
-        keeps = decay.to(added.dtype).exp()[..., None, None]
-        before: list[Tensor] = []
-        for k in range(count):
-            before.append(state)
-            state = torch.addcmul(added[:, k], state, keeps[:, k])
-        return torch.stack(before, dim=1), state
     sums = F.pad(decay.cumsum(1), (0, 0, 1, 0)).transpose(1, 2)
     future = torch.ones(count + 1, count + 1, dtype=torch.bool, device=sums.device).triu(1)
     spans = (sums[..., :, None] - sums[..., None, :]).masked_fill(future, -math.inf)
