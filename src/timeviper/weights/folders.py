@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from timeviper.core.errors import CheckpointError
 from timeviper.weights.shards import sync
 
@@ -29,21 +31,34 @@ def whole_folder(
     Yields:
         The temporary folder. When the block raises it vanishes and `folder` is as it was.
 
+    Raises:
+        CheckpointError: `folder` is a file, or the disk does not take what is written.
+
     Law: a process that is killed leaves `folder` as it was, or complete, or (between two renames,
     when it existed before) the old one complete under a hidden name beside it.
     """
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(want="a folder to write", got=f"the file {folder}", do="name another")
+    draft: Path | None = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         draft.chmod(0o755)
         _take_over(folder, draft, replaced)
         yield draft
         sync(draft)
         _swap(draft, folder)
         sync(folder.parent)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            want=f"room and permission to write {folder}",
+            got=error,
+            do="free some space or name another folder",
+        ) from error
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def resolve(name_or_folder: str | Path) -> Path:

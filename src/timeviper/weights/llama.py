@@ -153,4 +153,6 @@ def _theta(data: Mapping[str, Any]) -> float:
         kind = {"rope_type": part.get("rope_type", part.get("type", "default"))}
         must_be(kind, {"rope_type": ("default", None)})
         must_be(part, {"partial_rotary_factor": (1, None)})
-    return read_or({**data, **rope}, 10000.0, "rope_theta")
+    # A base of its own for each kind of layer would be nested deeper, and must not be passed over.
+    values = {**data, **rope}
+    return read(values, float, "rope_theta") if rope else read_or(values, 10000.0, "rope_theta")

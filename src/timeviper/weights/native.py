@@ -43,16 +43,15 @@ def save_model(
 
     Raises:
         ConfigError: `max_shard_bytes` is not positive.
+        CheckpointError: the disk does not take what is written.
     """
-    if max_shard_bytes < 1:
-        raise ConfigError(
-            want="max_shard_bytes of at least 1", got=max_shard_bytes, do="raise the limit"
-        )
     tensors = model.state_dict()
-    formats = {key: _stored(key, tensor, dtype) for key, tensor in tensors.items()}
+    formats = {key: stored_dtype(key, tensor, dtype) for key, tensor in tensors.items()}
     with whole_folder(Path(folder), replaced=_ours) as draft:
         write_shards(tensors, draft, formats=formats, max_shard_bytes=max_shard_bytes)
-        write_config(model.config, draft, dtype=dtype or _own(model))
+        write_config(
+            model.config, draft, dtype=dtype or precision_of(model.decoder.embed_tokens.weight)
+        )
 
 
 def write_config(config: TimeViperConfig, folder: Path, *, dtype: Precision) -> None:
@@ -106,16 +105,17 @@ def wanted_dtype(key: str, dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
+def precision_of(weight: Tensor) -> Precision:
+    """The name of a tensor's number format."""
+    return {precision.dtype: precision for precision in Precision}[weight.dtype]
+
+
 def _ours(name: str) -> bool:
     return name == CONFIG or is_weights(name)
 
 
-def _stored(key: str, tensor: Tensor, dtype: Precision | None) -> torch.dtype:
+def stored_dtype(key: str, tensor: Tensor, dtype: Precision | None) -> torch.dtype:
+    """Number format to write a tensor in: its own, or `wanted_dtype` where one is asked for."""
     if dtype is None or not tensor.is_floating_point():
         return tensor.dtype
     return wanted_dtype(key, dtype.dtype)
-
-
-def _own(model: TimeViper) -> Precision:
-    dtypes = {precision.dtype: precision for precision in Precision}
-    return dtypes[model.decoder.embed_tokens.weight.dtype]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from timeviper.core.errors import CheckpointError
+from timeviper.core.errors import CheckpointError, ConfigError
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -85,7 +85,14 @@ def write_shards(
         folder: where to; it exists.
         formats: number format that each tensor is written in.
         max_shard_bytes: most bytes of one file; a larger tensor has a file of its own.
+
+    Raises:
+        ConfigError: `max_shard_bytes` is not positive.
     """
+    if max_shard_bytes < 1:
+        raise ConfigError(
+            want="max_shard_bytes of at least 1", got=max_shard_bytes, do="raise the limit"
+        )
     sizes = {k: t.numel() * formats[k].itemsize for k, t in tensors.items()}
     groups = _grouped(sizes, max_shard_bytes)
     names = _names(len(groups))
