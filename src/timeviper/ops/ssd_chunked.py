@@ -174,17 +174,16 @@ class _Scan:
             # No odd block at the end.
             tokens = tokens.pad(-length % chunk)
         blocks = list(self._blocks(tokens, state, chunk))
-        if len(blocks) > 1 and not torch.is_grad_enabled():
-            whole = torch.empty_like(tokens.x)
-            for start, stop, part in blocks:
-                y, state = self.block(tokens.cut(start, stop), state, part)
-                whole[:, start:stop] = y
-            return whole[:, :length], state
+        # Without gradients each block is written where it belongs: no second copy of all outputs.
+        whole = None if torch.is_grad_enabled() else torch.empty_like(tokens.x)
         outputs: list[Tensor] = []
         for start, stop, part in blocks:
             y, state = self.block(tokens.cut(start, stop), state, part)
-            outputs.append(y.to(tokens.x.dtype))
-        y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+            if whole is not None:
+                whole[:, start:stop].view_as(y).copy_(y)
+            else:
+                outputs.append(y.to(tokens.x.dtype).flatten(1, 2).flatten(2, 3))
+        y = torch.cat(outputs, dim=1) if whole is None else whole
         return y[:, :length], state
 
     def _blocks(self, tokens: _Tokens, state: Tensor, chunk: int) -> Iterator[tuple[int, int, int]]:
@@ -220,36 +219,41 @@ class _Scan:
         split = (sequences, count, chunk, groups, ratio)
         # (s k q g r): decay from the start of the chunk up to and including each place.
         total = t.decay.reshape(split).cumsum(2, dtype=torch.float64)
-        to_end = (total[:, :, -1:] - total).to(self.work).exp()
-        from_start = total.to(self.work).exp()
-        b = t.b.to(self.operand).reshape(sequences, count, chunk, groups, size).transpose(2, 3)
-        c = t.c.to(self.operand).reshape(sequences, count, chunk, groups, size).transpose(2, 3)
-        entering = t.x.to(self.work).reshape(*split, width) * t.dt.reshape(*split, 1)
+        x, dt = t.x.reshape(*split, width), t.dt.reshape(split)
+        b = t.b.to(self.operand).reshape(sequences, count, chunk, groups, size)
+        c = t.c.to(self.operand).reshape(sequences, count, chunk, groups, size)
+        b, c = b.transpose(2, 3).contiguous(), c.transpose(2, 3).contiguous()
 
-        inside = self._inside(total.to(self.work), b, c, entering)
-        leaving = (entering * to_end[..., None]).flatten(-2).to(self.operand)
+        inside = self._inside(total, dt, x, c @ b.transpose(-1, -2))
+        to_end = dt * (total[:, :, -1:] - total).to(self.work).exp()
+        leaving = (x * to_end[..., None]).flatten(-2).to(self.operand)
         added = leaving.permute(0, 1, 3, 4, 2) @ b
         added = added.to(self.work).reshape(sequences, count, heads, width, size)
         carry = _carry_by_product if self.few_kernels and count > 1 else _carry_by_steps
         before, state = carry(added, total[:, :, -1].flatten(-2), state)
         before = before.to(self.operand).reshape(sequences, count, groups, ratio * width, size)
         carried = (c @ before.transpose(-1, -2)).unflatten(-1, (ratio, width))
-        carried = carried.transpose(2, 3).to(self.work)
-        y = torch.addcmul(inside, carried, from_start[..., None])
-        y = y.reshape(sequences, length, heads, width)
-        if self.direct is not None:
-            y = torch.addcmul(y, t.x.to(self.work), self.direct)
-        return y, state
+        from_start = total.to(self.work).exp()[..., None]
+        return torch.addcmul(inside, carried.transpose(2, 3).to(self.work), from_start), state
 
-    def _inside(self, total: Tensor, b: Tensor, c: Tensor, entering: Tensor) -> Tensor:
-        """What places of a chunk give to later places of the same chunk; (s k q g r p)."""
+    def _inside(self, total: Tensor, dt: Tensor, x: Tensor, scores: Tensor) -> Tensor:
+        """What places of a chunk give to themselves and to later ones; (s k q g r p)."""
         chunk = total.shape[2]
-        sums = total.permute(0, 1, 3, 4, 2)
+        # The step size of the source joins the exponent: no pass of its own over the inputs.
+        tiny = torch.finfo(self.work).tiny
+        sources = total - dt.clamp(min=tiny).log()
+        sums, sources = (v.to(self.work).permute(0, 1, 3, 4, 2) for v in (total, sources))
         future = torch.ones(chunk, chunk, dtype=torch.bool, device=total.device).triu(1)
         # Masked before exp: after it, inf * 0 would put NaN into the gradients.
-        spans = (sums[..., :, None] - sums[..., None, :]).masked_fill_(future, -math.inf)
-        weights = spans.exp_().to(self.operand) * (c @ b.transpose(-1, -2)).unsqueeze(3)
-        y = weights @ entering.to(self.operand).permute(0, 1, 3, 4, 2, 5)
+        spans = (sums[..., :, None] - sources[..., None, :]).masked_fill_(future, -math.inf)
+        reach, scores = spans.exp_().to(self.operand), scores.unsqueeze(3)
+        if self.direct is None:
+            weights = reach * scores
+        else:
+            # D x is a diagonal of the same product.
+            diagonal = self.direct.reshape(*dt.shape[3:], 1).expand(-1, -1, chunk).diag_embed()
+            weights = torch.addcmul(diagonal.to(self.operand), reach, scores)
+        y = weights @ x.to(self.operand).permute(0, 1, 3, 4, 2, 5)
         return y.permute(0, 1, 4, 2, 3, 5).to(self.work)
 
     def step(self, t: _Tokens, state: Tensor) -> tuple[Tensor, Tensor]:
