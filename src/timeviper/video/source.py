@@ -45,4 +45,5 @@ def _open_path(name: str, fps: float | int) -> VideoSource:
     if not name or "\0" in name:
         raise MediaError(want=WANTED, got=f"the name {name!r}", do="give the path of a video")
     path = Path(name)
-    return FolderSource(path, fps=fps) if path.is_dir() else FileSource(path)
+    # os.path, not pathlib: it answers False to names that no file system accepts.
+    return FolderSource(path, fps=fps) if os.path.isdir(path) else FileSource(path)

@@ -188,17 +188,19 @@ class _ArrayReader(FrameReader):
         """Nothing to release."""
 
 
-def natural_key(name: str) -> tuple[tuple[int, str], ...]:
+def natural_key(name: str) -> tuple[tuple[bool, int, str], ...]:
     """Sort key that reads runs of digits as numbers.
 
     Args:
         name: a file name.
 
     Returns:
-        Pairs that compare numbers by value and text without regard to case.
+        Parts that compare numbers by value, before text, and text without regard to case.
     """
     parts = re.split(r"(\d+)", name.lower())
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts if part)
+    return tuple(
+        (False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts if part
+    )
 
 
 def check_fps(fps: float | int) -> None:
