@@ -77,10 +77,12 @@ def resolve(name_or_folder: str | Path) -> Path:
     known = bundled()
     if str(name_or_folder) in known:
         return known[str(name_or_folder)]
-    folder = Path(name_or_folder).expanduser()
-    if (folder / CONFIG).is_file():
+    # os.path answers "no" where pathlib raises: names too long, users that do not exist.
+    folder = Path(os.path.expanduser(name_or_folder))
+    if os.path.isfile(folder / CONFIG):
         return folder
-    got = f"no {CONFIG} in {str(folder)!r}" if folder.is_dir() else repr(str(name_or_folder))
+    there = os.path.isdir(folder)
+    got = f"no {CONFIG} in {str(folder)!r}" if there else repr(str(name_or_folder))
     raise CheckpointError(
         want=f"a checkpoint folder or a model that ships ({', '.join(known) or 'none'})",
         got=got,
