@@ -20,6 +20,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHMamba2Mixer
 
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.core.precision import Precision
@@ -71,11 +72,18 @@ def hybrid(pattern: str) -> nn.Module:
         n_groups=2,
         chunk_size=16,
     )
-    oracle = NemotronHForCausalLM(config).eval()
-    # Its chunked path clamps dt at 1e-3 although the config says (0, inf); its step path does not.
-    for layer in oracle.model.layers:
-        if isinstance(getattr(layer.mixer, "time_step_limit", None), tuple):
-            layer.mixer.time_step_limit = (0.0, math.inf)
+    return unclamped(NemotronHForCausalLM(config).eval())
+
+
+def unclamped(oracle: nn.Module) -> nn.Module:
+    """The same model, its time steps limited as its config says.
+
+    transformers' chunked path clamps dt at 1e-3 although the config says (0, inf); its step path
+    does not.
+    """
+    for part in oracle.modules():
+        if isinstance(part, NemotronHMamba2Mixer):
+            part.time_step_limit = (0.0, math.inf)
     return oracle
 
 

@@ -28,6 +28,12 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def fail_halfway(folder: Path, error: Exception) -> None:
+    with whole_folder(folder) as draft:
+        (draft / "a").write_text("1")
+        raise error
+
+
 def test_a_new_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "model"
     with whole_folder(target) as draft:
@@ -39,9 +45,8 @@ def test_a_new_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "model") as draft:
-        (draft / "a").write_text("1")
-        _ = 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway(tmp_path / "model", ZeroDivisionError())
     assert names(tmp_path) == []
 
 
@@ -49,9 +54,8 @@ def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "model"
     target.mkdir()
     (target / "old").write_text("1")
-    with pytest.raises(ZeroDivisionError), whole_folder(target) as draft:
-        (draft / "a").write_text("1")
-        _ = 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway(target, ZeroDivisionError())
     assert names(tmp_path) == ["model"]
     assert names(target) == ["old"]
 
@@ -87,12 +91,8 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
-    with (
-        pytest.raises(CheckpointError, match="No space left"),
-        whole_folder(tmp_path / "model") as draft,
-    ):
-        (draft / "a").write_text("1")
-        raise OSError(28, "No space left on device")
+    with pytest.raises(CheckpointError, match="No space left"):
+        fail_halfway(tmp_path / "model", OSError(28, "No space left on device"))
     assert names(tmp_path) == []
 
 

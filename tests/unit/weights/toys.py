@@ -75,9 +75,7 @@ def edit_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def edit_tensors(
-    folder: Path, *, without: tuple[str, ...] = (), **more: torch.Tensor
-) -> None:
+def edit_tensors(folder: Path, *, without: tuple[str, ...] = (), **more: torch.Tensor) -> None:
     path = folder / "model.safetensors"
     tensors = {k: v for k, v in load_file(path).items() if k not in without}
     save_file(tensors | {k.replace("__", "."): v for k, v in more.items()}, path)
