@@ -13,6 +13,7 @@ from timeviper.core.device import peak_bytes, pick_device
 from timeviper.core.errors import RequestError
 from timeviper.core.precision import Precision
 from timeviper.inference.decode import AnswerWriter, Ending, EndRule, decode
+from timeviper.inference.lookahead import one_thread_an_op
 from timeviper.inference.media import open_media
 from timeviper.inference.prefill import CLIP_FRAMES, EncodedVideo, OpenAnswer, VideoEncoder
 from timeviper.inference.request import DEFAULTS, Answer, AskOptions, interval_of
@@ -83,8 +84,7 @@ class Engine:
             name_or_folder: such as `tiny`, or a path.
             device: `cpu`, `cuda`, `cuda:1`; None takes CUDA where present.
             precision: number format of the weights; None leaves it to the device.
-            threads: CPU threads of the model (for the whole process) and of decoding; None
-                leaves them as they are.
+            threads: CPU threads, of torch in this process and of decoding; None takes one a core.
 
         Raises:
             CheckpointError: an unknown name or a broken folder.
@@ -182,7 +182,7 @@ class Engine:
         pieces = decode(self.model, [asked.opened], [asked.writer], watch=watch)
         while True:
             # Only the model's own time counts, not what the caller does with a piece.
-            with clock.stage("answer"):
+            with clock.stage("answer"), one_thread_an_op(self._encoder.is_small):
                 found = next(pieces, None)
             if found is None:
                 break
@@ -231,7 +231,7 @@ class Engine:
         if not asked:
             return []
         clock = Stopwatch(self.device)
-        with clock.stage("answer"):
+        with clock.stage("answer"), one_thread_an_op(self._encoder.is_small):
             opened = [one.opened for one in asked]
             for _ in decode(self.model, opened, [one.writer for one in asked], watch=watch):
                 pass
@@ -258,7 +258,7 @@ class Engine:
 
     def _open(self, encoded: EncodedVideo, plan: PromptPlan, options: AskOptions) -> _Asked:
         clock = Stopwatch(self.device)
-        with clock.stage("answer"):
+        with clock.stage("answer"), one_thread_an_op(self._encoder.is_small):
             suffix = self._encoder.suffix(
                 plan, duration_seconds=encoded.duration_seconds, num_frames=encoded.frames
             )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from timeviper.core.errors import CapacityError
+from timeviper.inference.lookahead import Lookahead, one_thread_an_op
 from timeviper.inference.timing import Stopwatch, Timing
 from timeviper.inference.watch import SILENT, Stage, Watch
 from timeviper.model.decoder import last_of_each
@@ -25,10 +26,15 @@ from timeviper.processing.image import ImageConfig, Resize
 from timeviper.processing.processor import Processor
 from timeviper.processing.prompt import PromptPlan
 from timeviper.video.base import Size, VideoInfo, VideoSource
-from timeviper.video.clips import Clip, iterate_clips
+from timeviper.video.clips import Clip, available_cores, iterate_clips
 from timeviper.video.sampling import Sampling
 
 CLIP_FRAMES = 64
+# Activations of a tower on a CPU stay small; more at once is no faster there, and on a GPU this
+# fills the card.
+_PATCHES_AT_ONCE = 2**14
+# A model beyond this keeps every core busy with one clip.
+_SMALL_MODEL_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,6 +108,10 @@ class VideoEncoder:
         self.workers = workers
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
+        size = sum(p.nbytes for p in model.parameters())
+        # On a CPU such a model gains by clips side by side, not by cores inside an operation.
+        self.is_small = self.device.type == "cpu" and size <= _SMALL_MODEL_BYTES
+        self._looks = (workers or available_cores()) if self.is_small else 1
 
     def encode(
         self, source: VideoSource, plan: PromptPlan, sampling: Sampling, *, watch: Watch = SILENT
@@ -127,14 +137,17 @@ class VideoEncoder:
         watch.tell(Stage.VIDEO, 0, total)
         with clock.stage("prefill"):
             state = self.read(plan.prefix, None, None)
-        with closing(self._clips(source, sampling)) as clips:
+        with (
+            one_thread_an_op(self.is_small),
+            closing(self._clips(source, sampling)) as clips,
+            Lookahead(clips, self.look, threads=self._looks) as ahead,
+        ):
             while done < total:
                 watch.check("reading the video")
                 with clock.stage("decode"):
-                    clip = next(clips)
-                    pixels = self.processor.pixels(clip.frames).to(self.device, self.dtype)
+                    ahead.fill()
                 with clock.stage("encode"):
-                    vision = self.look(pixels)
+                    clip, vision = ahead.take()
                 with clock.stage("prefill"):
                     # The moment asked for, not the frame's own: at 29.97 frames a second the frame
                     # on screen at 5 s appeared at 4.97 s, and its mark would say 00:04.
@@ -185,11 +198,11 @@ class VideoEncoder:
         return suffix
 
     @torch.inference_mode()
-    def look(
-        self, pixels: Float[Tensor, "frame 3 height width"]
-    ) -> Float[Tensor, "frame kept hidden"]:
-        """Vision tokens of some frames."""
-        return self.model.encode_frames(pixels)
+    def look(self, clip: Clip) -> Float[Tensor, "frame kept hidden"]:
+        """Vision tokens of a clip's frames, a bounded number of patches at a time."""
+        pixels = self.processor.pixels(clip.frames).to(self.device, self.dtype)
+        most = _PATCHES_AT_ONCE // self.model.config.vision.patches
+        return torch.cat([self.model.encode_frames(part) for part in pixels.split(max(1, most))])
 
     @torch.inference_mode()
     def read(
