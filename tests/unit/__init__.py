@@ -1,0 +1,1 @@
+"""Mirror of `src/timeviper`: one file of tests for each file."""
