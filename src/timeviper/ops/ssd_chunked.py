@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from timeviper.ops.packing import from_rows, is_even, to_rows, token_places
 from timeviper.ops.ssd_steps import step_sizes
 
-_CPU_BLOCK_BYTES = 32 * 2**20
+_CPU_BLOCK_BYTES = 16 * 2**20
 _GPU_BLOCK_CHUNKS = 128
 
 
@@ -316,11 +316,20 @@ def _carry_by_steps(added: Tensor, decay: Tensor, state: Tensor) -> tuple[Tensor
         States like `added`, and the state after the last chunk like `state`.
     """
     keeps = decay.to(added.dtype).exp()[..., None, None]
-    before: list[Tensor] = []
-    for k in range(added.shape[1]):
-        before.append(state)
-        state = torch.addcmul(added[:, k], state, keeps[:, k])
-    return torch.stack(before, dim=1), state
+    last = added.shape[1] - 1
+    if torch.is_grad_enabled():
+        states = [state]
+        for k in range(last):
+            states.append(torch.addcmul(added[:, k], states[k], keeps[:, k]))
+        before = torch.stack(states, dim=1)
+    else:
+        # Written in place: stacking would copy every state once more.
+        before = torch.empty_like(added) if last else state[:, None]
+        if last:
+            before[:, 0] = state
+        for k in range(last):
+            torch.addcmul(added[:, k], before[:, k], keeps[:, k], out=before[:, k + 1])
+    return before, torch.addcmul(added[:, last], before[:, last], keeps[:, last])
 
 
 def _carry_by_product(added: Tensor, decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
