@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as Backend
 
 from timeviper.processing.tokenizer import SpecialRoles, Tokenizer
-from timeviper.synth import questions
+from timeviper.synth import objects, questions
 
 VOCAB_SIZE = 2048
 SPECIALS = (
@@ -31,6 +31,8 @@ UNITS = r":[0-9]{2}(?![0-9])|[0-9]+| ?\p{L}+| ?[^\s\p{L}0-9]|\s+(?!\S)|\s"
 # A clock of the model's world: minutes pass 59 because there are no hours.
 MINUTES = tuple(f"{minute:02d}" for minute in range(200))
 SECONDS = tuple(f":{second:02d}" for second in range(60))
+# A word of the texts with its space; each is a token, so that merges are for words unseen.
+WORD = r" ?[A-Za-z]+"
 # The byte-level alphabet writes a space as this letter.
 SPACE = "Ġ"
 
@@ -40,28 +42,29 @@ def build(texts: Iterable[str], names: Sequence[str], *, vocab_size: int = VOCAB
 
     Args:
         texts: sentences as the model will meet them.
-        names: names of the objects; each of their words becomes one token after a space, and
-            without a space as far as the vocabulary reaches.
+        names: names of the objects; each of their words becomes one token after a space and
+            one where a text or a line starts.
         vocab_size: number of ids.
 
     Returns:
-        A byte-level BPE tokenizer: fixed tokens first, then merges by frequency.
+        A byte-level BPE tokenizer: fixed tokens first, among them every word of the texts as
+        written and in lower case, then merges by frequency.
 
     Raises:
-        ValueError: fewer words and merges than `vocab_size` asks for.
+        ValueError: more words, or fewer words and merges, than `vocab_size` holds.
     """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = sorted({word for name in names for word in re.findall(r"[A-Za-z]+", name)})
-    # `t-shirt` has a space before its first part only.
-    spaced = sorted({word for name in names for word in re.findall(r"(?<!\S)[A-Za-z]+", name)})
-    fixed = [*SPECIALS, *letters, *MINUTES, *SECONDS, *(SPACE + word for word in spaced)]
+    typed = [form for text in texts for form in (text, text.lower())]
+    whole = {word.replace(" ", SPACE) for text in typed for word in re.findall(WORD, text)}
+    for name in names:
+        # `t-shirt` has a space before its first part only.
+        whole |= {SPACE + word for word in re.findall(r"(?<!\S)[A-Za-z]+", name)}
+        whole |= set(re.findall(r"[A-Za-z]+", name))
+    fixed = dict.fromkeys([*SPECIALS, *letters, *MINUTES, *SECONDS, *sorted(whole)])
     vocab = {token: number for number, token in enumerate(fixed)}
-    merges = _grow(vocab, _learn([*texts, *names], vocab_size), vocab_size)
-    for word in words:
-        if len(vocab) < vocab_size:
-            vocab.setdefault(word, len(vocab))
+    merges = _grow(vocab, _learn([*typed, *names], vocab_size), vocab_size)
     if len(vocab) != vocab_size:
-        raise ValueError(f"{len(vocab)} tokens found, {vocab_size} wanted: give more texts")
+        raise ValueError(f"{len(vocab)} tokens found, {vocab_size} wanted: change one of them")
     # ignore_merges: a unit that is a token of its own is taken whole, however it could be merged.
     backend = _shell(models.BPE(vocab=vocab, merges=merges, ignore_merges=True))
     backend.add_special_tokens([AddedToken(n, normalized=False, special=True) for n in SPECIALS])
@@ -121,7 +124,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--vocab-size", type=int, default=VOCAB_SIZE)
     arguments = parser.parse_args()
-    names = questions.names()
+    names = objects.load_names()
     tokenizer = build(questions.texts(), names, vocab_size=arguments.vocab_size)
     tokenizer.save(arguments.out)
     print(f"{tokenizer.vocab_size} ids, {len(names)} names")

@@ -7,10 +7,11 @@ import json
 import pytest
 import tokenizers
 
-from recipes.train_tokenizer import ROLES, SPECIALS, build, single_share
+from recipes.train_tokenizer import ROLES, SPECIALS, VOCAB_SIZE, build, single_share
 from tests.unit.processing.conftest import NAMES, SMALL_VOCAB, sentences
 from timeviper.core.errors import CheckpointError, ConfigError, RequestError
 from timeviper.processing.tokenizer import SpecialRoles, Tokenizer
+from timeviper.synth import objects, questions
 
 
 def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
@@ -172,3 +173,37 @@ def test_training_twice_writes_the_same_bytes(tokenizer, tmp_path):
 def test_too_few_texts_for_the_vocabulary_are_refused():
     with pytest.raises(ValueError, match="4096 wanted"):
         build(sentences(), NAMES, vocab_size=4096)
+
+
+def test_more_words_than_the_vocabulary_holds_are_refused():
+    with pytest.raises(ValueError, match="560 wanted"):
+        build(sentences(), NAMES, vocab_size=560)
+
+
+def test_every_word_of_the_texts_is_whole_also_in_lower_case(tokenizer):
+    for text in sentences():
+        for form in (text, text.lower()):
+            for word in form.rstrip("?.").replace(",", "").split()[1:]:
+                if word.isalpha():
+                    assert len(tokenizer.encode(" " + word)) == 1
+            assert len(tokenizer.encode(form.split()[0])) == 1
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Tokenizer:
+    """What the recipe makes of the drawn worlds' own texts."""
+    return build(questions.texts(), objects.load_names())
+
+
+def test_the_recipe_reaches_what_it_promises(shipped):
+    assert shipped.vocab_size == VOCAB_SIZE
+    for before in ("the ", ""):
+        assert single_share(shipped, objects.load_names(), before=before) >= 0.95
+    # Minutes of one token end at 199.
+    for text in (text for text in questions.texts() if "200:" not in text):
+        spaces = text.count(" ")
+        times = text.count(":")
+        # A word, a sign and the space before a time are one token each; a time is two.
+        signs = sum(not (c.isalnum() or c in " :") for c in text)
+        hyphens = 2 * text.count("-")
+        assert len(shipped.encode(text)) <= spaces + 1 + signs + hyphens + 2 * times
