@@ -148,7 +148,7 @@ class FileReader(FrameReader):
         at = int(np.searchsorted(entries, number, side="right")) - 1
         # Demuxers seek by storage order or by presentation: where one lands too late, the entry
         # before lands early enough.
-        for entry in entries[at : max(at - 3, -1) : -1].tolist():
+        for entry in reversed(entries[max(at - 2, 0) : at + 1].tolist()):
             pts = int(self._table.packet_pts[entry])
             if pts == MISSING:
                 return False

@@ -67,9 +67,9 @@ def test_decoding_stops_at_the_last_packet_that_matters(video: Videos) -> None:
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "h264.avi", "vp9.webm", "hevc.mp4"])
 def test_seeking_reads_no_packet_in_vain(video: Videos, name: str) -> None:
     reader = reader_of(video(name))
-    target = int(reader._table.entry_packets[3])
-    assert reader._seek(target)
-    assert target - 12 <= reader._next_packet <= target
+    for target in reader._table.entry_packets.tolist():
+        assert reader._seek(target)
+        assert target - 12 <= reader._next_packet <= target
     reader.close()
 
 
