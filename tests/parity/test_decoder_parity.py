@@ -21,7 +21,10 @@ from tests.parity.toys import (
     unclamped,
 )
 from tests.tolerances import TOL, close
+from timeviper.core.precision import Precision
 from timeviper.weights.export import export_decoder
+from timeviper.weights.loader import load_decoder
+from timeviper.weights.shards import read_json, write_json
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -104,6 +107,18 @@ def test_transformers_reads_what_we_export(pair: Pair, tmp_path: Path) -> None:
     ids = draw_ids(20)[0]
     logits = oracle_logits(unclamped(again), ids)
     close("logits", got=logits, want=oracle_logits(pair.oracle, ids), tol=TOL.parity.f32)
+
+
+def test_a_limit_of_time_steps(tmp_path: Path) -> None:
+    pair = make_pair("M-M*-M-", tmp_path)
+    config = read_json(tmp_path / "config.json")
+    write_json(tmp_path / "config.json", config | {"time_step_limit": [0.01, 0.3]})
+    ours = load_decoder(tmp_path, device="cpu", precision=Precision.FLOAT32)
+    ids = draw_ids(30)[0]
+    want = oracle_logits(unclamped(pair.oracle, limit=(0.01, 0.3)), ids)
+    close("limited", got=packed_logits(ours, [ids])[0], want=want, tol=TOL.parity.f32)
+    free = packed_logits(pair.ours, [ids])[0]
+    assert (free - want).norm() > 100 * TOL.parity.f32 * want.norm()
 
 
 def test_the_oracle_itself_reads_the_folder(pair: Pair) -> None:

@@ -75,7 +75,7 @@ def hybrid(pattern: str) -> nn.Module:
     return unclamped(NemotronHForCausalLM(config).eval())
 
 
-def unclamped(oracle: nn.Module) -> nn.Module:
+def unclamped(oracle: nn.Module, *, limit: tuple[float, float] = (0.0, math.inf)) -> nn.Module:
     """The same model, its time steps limited as its config says.
 
     transformers' chunked path clamps dt at 1e-3 although the config says (0, inf); its step path
@@ -83,7 +83,7 @@ def unclamped(oracle: nn.Module) -> nn.Module:
     """
     for part in oracle.modules():
         if isinstance(part, NemotronHMamba2Mixer):
-            part.time_step_limit = (0.0, math.inf)
+            part.time_step_limit = limit
     return oracle
 
 
@@ -115,7 +115,7 @@ def draw(model: nn.Module, seed: int = 0) -> None:
         elif name.endswith("A_log"):
             weight.copy_(noise * 0.5 + 0.5)
         elif name.endswith("dt_bias"):
-            weight.copy_(noise - 2)
+            weight.copy_(noise * 3 - 4)
         elif name.endswith("bias"):
             weight.copy_(noise * 0.3)
         else:
