@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from timeviper.cli.sizes import size
 from timeviper.cli.terminal import print_json, results
 
 if TYPE_CHECKING:
@@ -118,19 +119,3 @@ def _bytes_table(record: dict[str, Any]) -> Table:
     for label, count in rows.items():
         table.add_row(label, "" if count is None else size(count))
     return table
-
-
-def size(count: int) -> str:
-    """Bytes in words: `142.3 MB`, powers of 1000.
-
-    Args:
-        count: a number of bytes.
-
-    Returns:
-        One decimal and the unit.
-    """
-    amount, units = float(count), ["B", "kB", "MB", "GB"]
-    while amount >= 1000 and len(units) > 1:
-        amount /= 1000
-        units.pop(0)
-    return f"{amount:.1f} {units[0]}" if units[0] != "B" else f"{count} B"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from timeviper.cli.inspect import size
+from timeviper.cli.sizes import size
 from timeviper.cli.survey import parameters_by_part, survey, video_cost
 from timeviper.core.layout import Span, SpanKind, TokenLayout
 from timeviper.core.precision import Precision

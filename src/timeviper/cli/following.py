@@ -1,0 +1,45 @@
+"""Follow an engine's work on stderr: a bar for the frames that were read, gone when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from timeviper.cli.terminal import messages
+
+if TYPE_CHECKING:
+    from timeviper.inference.watch import Progress as Report
+    from timeviper.inference.watch import Watch
+
+
+@contextmanager
+def following(words: str) -> Generator[Watch, None, None]:
+    """A watch that draws a progress bar while the `with` block runs.
+
+    Args:
+        words: what is being done.
+
+    Yields:
+        What an engine's calls take as `watch`; silent where stderr is not a terminal.
+    """
+    from timeviper.inference.watch import Stage, Watch
+
+    console = messages()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bars:
+        bar = bars.add_task(words, total=None)
+
+        def show(report: Report) -> None:
+            if report.stage is Stage.VIDEO:
+                bars.update(bar, completed=report.done, total=report.total)
+
+        yield Watch(progress=show)
