@@ -59,7 +59,7 @@ class AttentionMemory:
     def select(self, rows: Sequence[int]) -> AttentionMemory:
         """Memory whose row i is a copy of row `rows[i]`."""
         lengths = tuple(self.lengths[r] for r in rows)
-        index = torch.tensor(list(rows), device=self.k.device)
+        index = torch.tensor(list(rows), dtype=torch.int64, device=self.k.device)
         longest = max(lengths, default=0)
         k, v = (t[:, :longest].index_select(0, index) for t in (self.k, self.v))
         return AttentionMemory(_Buffer(k, v, lengths), lengths)
@@ -92,7 +92,7 @@ def extend(
     if torch.is_grad_enabled() and (k.requires_grad or memory.k.requires_grad):
         grown = _copied(memory, max(total))
         return _append_out_of_place(grown, k, v, added, total)
-    if memory.lengths != memory.buffer.used or max(total) > memory.k.shape[1]:
+    if not _writable(memory) or max(total) > memory.k.shape[1]:
         memory = _copied(memory, int(max(total) * _GROWTH))
     _write(memory.k, k, memory.lengths, added)
     _write(memory.v, v, memory.lengths, added)
@@ -114,7 +114,7 @@ class MambaMemory:
 
     def select(self, rows: Sequence[int]) -> MambaMemory:
         """Memory whose row i is a copy of row `rows[i]`."""
-        index = torch.tensor(list(rows), device=self.ssm.device)
+        index = torch.tensor(list(rows), dtype=torch.int64, device=self.ssm.device)
         return MambaMemory(self.tail.index_select(0, index), self.ssm.index_select(0, index))
 
 
@@ -313,6 +313,14 @@ def _stack_parked(
 
 def _fresh(k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> AttentionMemory:
     return AttentionMemory(_Buffer(k, v, lengths), lengths)
+
+
+def _writable(memory: AttentionMemory) -> bool:
+    """Whether its spare room belongs to it alone, and nothing else depends on the tensor."""
+    if memory.lengths != memory.buffer.used or memory.k.requires_grad or memory.v.requires_grad:
+        return False
+    # What inference mode made may not be written to outside of it.
+    return torch.is_inference_mode_enabled() or not memory.k.is_inference()
 
 
 def _copied(memory: AttentionMemory, capacity: int) -> AttentionMemory:
