@@ -79,7 +79,7 @@ class Mamba2Mixer(nn.Module):
         y, ssm = ssd(
             scan.x,
             scan.dt,
-            -self.A_log.float().exp(),
+            self.decay_rates(),
             scan.B,
             scan.C,
             self.D,
@@ -98,6 +98,10 @@ class Mamba2Mixer(nn.Module):
             group_size=self.sizes.inner_size // self.sizes.n_groups,
         )
         return self.out_proj(gated), MambaMemory(tail, ssm)
+
+    def decay_rates(self) -> Float[Tensor, " head"]:
+        """A of each head, negative, in float32 or better whatever the weights are stored in."""
+        return -self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)).exp()
 
     def project(
         self,
