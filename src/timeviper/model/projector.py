@@ -30,7 +30,7 @@ class Projector(nn.Module):
         Returns:
             `tokens_per_frame` tokens of each frame in the decoder's width.
         """
-        return self.linear_2(F.gelu(self.linear_1(self.merge(features))))
+        return self.project(self.merge(features))
 
     def merge(
         self, features: Float[Tensor, "frame patch vision"]
@@ -40,3 +40,9 @@ class Projector(nn.Module):
         if keep is None:
             return features
         return tome(features, keep, metric_heads=self.config.merge_heads)[0]
+
+    def project(
+        self, merged: Float[Tensor, "frame kept vision"]
+    ) -> Float[Tensor, "frame kept hidden"]:
+        """Merged features in the decoder's width."""
+        return self.linear_2(F.gelu(self.linear_1(merged)))

@@ -15,7 +15,7 @@ from timeviper.synth.world import Worlds, sample_worlds
 from timeviper.training.objective import QuestionRows
 
 # Stands where a user's file would stand; never opened.
-_DRAWN = VideoPart("drawn")
+_DRAWN = VideoPart(source="drawn")
 # Last second that the clock can start at: minutes up to 199 are known to the tokenizer.
 LATEST_START = 9000
 

@@ -154,9 +154,14 @@ def _loader(
     return DataLoader(
         Steps(make, first, config.optimizer.steps),
         batch_size=None,
+        collate_fn=_as_made,
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
     )
+
+
+def _as_made(batch: Batch) -> Batch:
+    return batch
 
 
 def _timed(batches: DataLoader[Batch]) -> Iterator[tuple[Batch, float]]:
