@@ -86,9 +86,17 @@ class MambaConfig:
     time_step_limit: tuple[float, float] = (0.0, float("inf"))
 
     def __post_init__(self) -> None:
-        """Check that heads divide into groups."""
+        """Check that heads divide into groups and steps have a range."""
         _positive(self, "num_heads", "head_dim", "state_size", "n_groups", "conv_kernel")
+        _positive(self, "chunk_size")
         _divides("num_heads", self.num_heads, "n_groups", self.n_groups)
+        lowest, highest = self.time_step_limit
+        if not 0 <= lowest <= highest:
+            raise ConfigError(
+                want="time_step_limit as (lowest, highest) with 0 <= lowest <= highest",
+                got=self.time_step_limit,
+                do="use (0, inf) unless the checkpoint says otherwise",
+            )
 
     @property
     def inner_size(self) -> int:
@@ -149,6 +157,8 @@ class DecoderConfig:
             raise ConfigError(
                 want="a `mamba` section for the M layers", got="none", do="add its sizes"
             )
+        if self.rope_theta is not None:
+            _divides("head_dim", self.head_dim, "the two halves of a rotary pair", 2)
         for site in self.transfer.sites:
             self._check_site(site)
 
@@ -208,6 +218,13 @@ class VisionConfig:
     def __post_init__(self) -> None:
         """Check sizes."""
         _positive(self, "hidden_size", "num_layers", "num_heads", "image_size", "patch_size")
+        _positive(self, "intermediate_size")
+        if self.patch_size > self.image_size:
+            raise ConfigError(
+                want=f"a patch_size of at most the image_size {self.image_size}",
+                got=self.patch_size,
+                do="correct the config",
+            )
         _divides("hidden_size", self.hidden_size, "num_heads", self.num_heads)
         if not -self.num_layers <= self.feature_layer <= -1:
             raise ConfigError(
@@ -248,6 +265,21 @@ class TimeViperConfig:
     vision: VisionConfig
     projector: ProjectorConfig = ProjectorConfig()
     name: str = "timeviper"
+
+    def __post_init__(self) -> None:
+        """Check that the projector suits the tower."""
+        keep = self.projector.tokens_per_frame
+        if keep is None:
+            return
+        if not 1 <= keep <= self.vision.patches:
+            raise ConfigError(
+                want=f"tokens_per_frame from 1 to {self.vision.patches}",
+                got=keep,
+                do="merge to fewer tokens, or set it to null to keep every patch",
+            )
+        _positive(self.projector, "merge_heads")
+        width = self.vision.hidden_size
+        _divides("the tower's hidden_size", width, "merge_heads", self.projector.merge_heads)
 
     @property
     def tokens_per_frame(self) -> int:
