@@ -37,9 +37,11 @@ def ask(  # noqa: PLR0913
 ) -> None:
     """Answer a question about a video."""
     begin, stop = (_seconds(name, text) for name, text in (("start", start), ("end", end)))
-    # The file first: what is wrong with it shows before a model is loaded.
+    # Wishes and file first: what is wrong with them shows before torch and a model are loaded.
+    from timeviper.video.sampling import SamplingPolicy
     from timeviper.video.source import open_video
 
+    SamplingPolicy(fps=fps, num_frames=num_frames, max_frames=max_frames, start=begin, end=stop)
     source = open_video(video)
     from timeviper.inference.engine import AskOptions, Engine
 
