@@ -94,9 +94,9 @@ class Painter:
     def _background(self, number: Tensor, seconds: Tensor, height: int, width: int) -> Tensor:
         scene = (self.worlds["scene_start"][number] <= seconds[:, None]).sum(1) - 1
         colours = self.worlds["colours"][number, scene]
-        angle, strength, frequency, lean, pan_x, pan_y = (
-            self.worlds["texture"][number, scene].unbind(-1)
-        )
+        angle, strength, frequency, lean, pan_x, pan_y = self.worlds["texture"][
+            number, scene
+        ].unbind(-1)
         u, v = _grid(height // _COARSE, width // _COARSE, seconds.device)
         u = u + (pan_x * seconds)[:, None, None].remainder(4.0)
         v = v + (pan_y * seconds)[:, None, None].remainder(4.0)

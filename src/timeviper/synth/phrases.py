@@ -85,6 +85,7 @@ FILLERS = (
     "Please tell me what happens in this video, clip or movie, and when it happens.",
     "Where, who, why, how long, how much, which, what, when, is, are, was, were, do, does, did.",
     "Describe the scene, the object, the animal, the person, the colour, the background, the time.",
-    "The video lasts for seconds and minutes; frames are shown; start, end, before, after, between.",
+    "The video lasts for seconds and minutes; frames are shown; start, end, "
+    "before, after, between.",
     "I do not know. Yes, there is one. No, there is none. Nothing is on screen at that moment.",
 )

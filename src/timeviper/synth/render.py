@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
 import av
 import numpy as np
 import torch
+from av.container import OutputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -89,9 +89,9 @@ def render_video(worlds: Worlds, path: Path, *, number: int = 0, film: Film | No
         part.unlink(missing_ok=True)
 
 
-def _stream(container: av.container.OutputContainer, film: Film) -> VideoStream:
+def _stream(container: OutputContainer, film: Film) -> VideoStream:
     options = {"crf": str(film.crf), "preset": "veryfast", "threads": _THREADS}
-    stream = cast(VideoStream, container.add_stream("libx264", rate=film.fps, options=options))
+    stream = container.add_stream("libx264", rate=film.fps, options=options)
     stream.width, stream.height, stream.pix_fmt = film.width, film.height, "yuv420p"
     return stream
 

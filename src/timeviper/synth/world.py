@@ -96,10 +96,10 @@ class Worlds:
 
     def world(self, number: int) -> World:
         """The events of one world."""
-        columns = zip(
-            self.object_id[number], self.start[number], self.end[number], strict=True
-        )
-        events = [Event(object_id=int(o), start=int(s), end=int(e)) for o, s, e in columns if o >= 0]
+        columns = zip(self.object_id[number], self.start[number], self.end[number], strict=True)
+        events = [
+            Event(object_id=int(o), start=int(s), end=int(e)) for o, s, e in columns if o >= 0
+        ]
         return World(num_frames=self.num_frames, events=tuple(events))
 
     def select(self, numbers: Sequence[int]) -> Self:
