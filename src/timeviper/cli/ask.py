@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,9 @@ from timeviper.cli.terminal import messages, print_json, print_note, results
 from timeviper.cli.timeline import Moment, timeline
 from timeviper.core.errors import RequestError
 from timeviper.processing.timestamps import format_time, parse_times
+
+# "the fire engine" of "When does the fire engine appear?"
+_THING = re.compile(r"\b((?:the|an?) [^,?]+?)(?: appears?\b| shown\b| visible\b|[,?]|$)")
 
 if TYPE_CHECKING:
     from timeviper.inference.engine import Answer
@@ -67,7 +71,7 @@ def moment_of(question: str, answer: Answer) -> Moment | None:
     Returns:
         The interval that the answer names, else the single time that the question names, else None.
     """
-    label = question.strip().rstrip("?")
+    label = _subject(question, answer)
     if answer.start_seconds is not None and answer.end_seconds is not None:
         return Moment(
             label=label, start_seconds=answer.start_seconds, end_seconds=answer.end_seconds
@@ -76,6 +80,14 @@ def moment_of(question: str, answer: Answer) -> Moment | None:
     if len(named) != 1:
         return None
     return Moment(label=label, start_seconds=named[0], end_seconds=named[0] + 1)
+
+
+def _subject(question: str, answer: Answer) -> str:
+    """A few words for a row: the thing asked about, or the thing that was answered."""
+    thing = _THING.search(question)
+    if answer.start_seconds is not None:
+        return thing.group(1) if thing else question.strip().rstrip("?")
+    return printable(answer.text).rstrip(".")
 
 
 def describe(answer: Answer) -> str:

@@ -8,6 +8,7 @@ import typer
 
 import timeviper
 from timeviper.cli.ask import ask
+from timeviper.cli.demo import demo
 from timeviper.cli.doctor import doctor
 from timeviper.cli.guard import GuardedGroup
 from timeviper.cli.inspect import inspect
@@ -25,6 +26,7 @@ app = typer.Typer(
 synth = typer.Typer(help="Draw videos whose answers are known.", no_args_is_help=True)
 
 app.command()(ask)
+app.command()(demo)
 app.command()(doctor)
 app.command()(inspect)
 app.add_typer(synth, name="synth")

@@ -43,7 +43,7 @@ def timeline(duration_seconds: float, moments: Sequence[Moment], *, columns: int
         Something that rich prints.
     """
     table = Table.grid(padding=(0, 1))
-    table.add_column(max_width=24, overflow="ellipsis", no_wrap=True)
+    table.add_column(max_width=16, overflow="ellipsis", no_wrap=True)
     table.add_column(min_width=columns, no_wrap=True)
     table.add_column(no_wrap=True)
     for number, moment in enumerate(moments):
