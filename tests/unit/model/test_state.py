@@ -121,6 +121,19 @@ def test_question_without_gradients_after_a_video_with_them() -> None:
     assert torch.equal(part.grad, 2 * part.detach())
 
 
+def test_a_question_with_gradients_leaves_a_frozen_video_frozen() -> None:
+    with torch.no_grad():
+        video = extend(extend(None, keys(8), keys(8), lengths=(8,)), keys(1), keys(1), lengths=(1,))
+    assert video.k.shape[1] > 9
+    before = video.k.clone()
+    parts = [keys(1, 5.0).requires_grad_() for _ in range(2)]
+    first, second = (extend(video, part, part, lengths=(1,)) for part in parts)
+    assert not video.k.requires_grad
+    assert torch.equal(video.k, before)
+    (first.k[0, :10].sum() + second.v[0, :10].sum() * 2).backward()
+    assert [part.grad.sum().item() for part in parts if part.grad is not None] == [2.0, 4.0]
+
+
 def test_what_inference_mode_made_can_go_on_outside_of_it() -> None:
     with torch.inference_mode():
         memory = extend(None, keys(40), keys(40), lengths=(40,))
