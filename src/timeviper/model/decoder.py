@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
@@ -16,10 +17,14 @@ from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.model.block import Block
 from timeviper.model.config import DecoderConfig, TransferPlan
 from timeviper.model.mamba2 import ScaleNorm
-from timeviper.model.state import AttentionMemory, DecoderState, check_sequences
+from timeviper.model.state import AttentionMemory, DecoderState, Memory, check_sequences
 from timeviper.model.tokens import Tokens, join, on_device
 from timeviper.model.transv import SiteRunner, Transfer
 from timeviper.ops.norm import rms_norm
+
+# Tokens of a sequence that a layer takes at once: a question lets go all that waited for it, and
+# what a layer holds in between must not grow with the video.
+_AT_ONCE = 4096
 
 
 class Decoder(nn.Module):
@@ -129,10 +134,7 @@ class Decoder(nn.Module):
             if len(tokens.kinds) == 0:
                 # A later site may still let go what it parked.
                 continue
-            hidden, memories[index] = _block(layer)(
-                tokens.hidden, memories[index], lengths=tokens.lengths
-            )
-            tokens = tokens.with_hidden(hidden)
+            tokens, memories[index] = _through(_block(layer), tokens, memories[index])
         return tokens, DecoderState(tuple(memories), tuple(pending))
 
 
@@ -159,6 +161,18 @@ def last_of_each(tokens: Tokens) -> Float[Tensor, "sequence hidden"]:
     ends = np.cumsum(tokens.lengths, dtype=np.int64) - 1
     filled = ends[np.asarray(tokens.lengths) > 0]
     return tokens.hidden.index_select(0, on_device(filled, tokens.hidden))
+
+
+def _through(block: Block, tokens: Tokens, memory: Memory) -> tuple[Tokens, Memory]:
+    """One layer; a long sequence goes through in parts where no gradient is kept."""
+    if torch.is_grad_enabled() or len(tokens.lengths) > 1 or len(tokens.kinds) <= _AT_ONCE:
+        hidden, memory = block(tokens.hidden, memory, lengths=tokens.lengths)
+        return tokens.with_hidden(hidden), memory
+    parts: list[Tensor] = []
+    for part in tokens.hidden.split(_AT_ONCE):
+        hidden, memory = block(part, memory, lengths=(len(part),))
+        parts.append(hidden)
+    return tokens.with_hidden(torch.cat(parts)), memory
 
 
 def _block(module: nn.Module | None) -> Block:

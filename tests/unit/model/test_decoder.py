@@ -207,3 +207,29 @@ def test_a_preset_scan_chunk_does_not_change_the_result() -> None:
     other.load_state_dict(decoder.state_dict())
     got, want = whole(other, x, layout)[0], whole(decoder, x, layout)[0]
     close("chunk size", got=got.hidden, want=want.hidden, tol=TOL.cuts.f64)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("plan", ["none", "paper", "whole"])
+def test_a_long_sequence_goes_through_a_layer_in_parts(
+    stack: str, plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = toy(stack, PLANS[plan])
+    video, question = one(1, [(1, 4)] * 6, 0, 0), one(0, [], 3, 1)
+    x, y = inputs_for(video), inputs_for(question, seed=1)
+    want, want_state = whole(decoder, torch.cat([x, y]), chain(video, question))
+    monkeypatch.setattr("timeviper.model.decoder._AT_ONCE", 5)
+    calls: list[int] = []
+    decoder.layers[-1].register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    with torch.no_grad():
+        first, state = decoder.run(Tokens.of(x, video), more=True)
+        second, state = decoder.run(Tokens.of(y, question), state)
+    assert len(calls) > 2
+    assert max(calls) == 5
+    got = torch.cat([first.hidden, second.hidden])
+    close("in parts", got=got, want=want.hidden, tol=TOL.cuts.f64)
+    same_state("in parts", state, want_state, TOL.cuts.f64)
+    # With gradients a layer takes all at once, and gives the same.
+    out, _ = decoder.run(Tokens.of(torch.cat([x, y]), chain(video, question)))
+    assert max(calls) > 5
+    close("with gradients", got=out.hidden, want=want.hidden, tol=TOL.cuts.f64)
