@@ -19,6 +19,9 @@ from timeviper.model.state import AttentionMemory, extend
 from timeviper.model.tokens import Tokens, on_device
 from timeviper.ops.attention import attention_weights
 
+# Tokens whose keys are made at once for ranking.
+_AT_ONCE = 4096
+
 
 def stream_keep(tokens: Tokens, seen: tuple[int, ...], keep: Fraction) -> NDArray[np.bool_]:
     """Keep vision token i of a sequence when floor((i+1)*keep) > floor(i*keep).
@@ -120,22 +123,34 @@ def last_instruction_scores(
     if not isinstance(mixer, AttentionMixer):
         raise ConfigError(want="an attention layer", got="another mixer", do="move the site")
     asking = _asking(tokens)
-    normed = block.normed(tokens.hidden)
-    positions = mixer.places(memory, tokens.lengths, normed)
-    k, v = mixer.keys_values(normed, positions)
+    positions = mixer.places(memory, tokens.lengths, tokens.hidden)
+    k = _keys(block, mixer, tokens.hidden, positions)
     before = (0,) * len(tokens.lengths) if memory is None else memory.lengths
     # A copy, so that ranking leaves the layer's own cache untouched.
     rows = None if memory is None else memory.select(range(len(before)))
-    keys = extend(rows, k, v, lengths=tokens.lengths)
-    index = on_device(tokens.starts + asking, normed)
+    keys = extend(rows, k, k, lengths=tokens.lengths)
+    index = on_device(tokens.starts + asking, tokens.hidden)
     at = None if positions is None else positions[index]
-    q = mixer.queries(normed[index], at).unsqueeze(1)
+    q = mixer.queries(block.normed(tokens.hidden[index]), at).unsqueeze(1)
     place = torch.tensor([[b + a] for b, a in zip(before, asking, strict=True)], device=q.device)
     weights = attention_weights(q, keys.k, positions=place, k_lengths=keys.lengths)
     scores = weights[:, 0].mean(1)
     longest = max(tokens.lengths)
     reach = torch.arange(longest, device=q.device) + torch.tensor(before, device=q.device)[:, None]
     return scores.gather(1, reach.clamp(max=scores.shape[1] - 1))
+
+
+def _keys(
+    block: Block, mixer: AttentionMixer, hidden: Tensor, positions: Tensor | None
+) -> Float[Tensor, "token kv_head head_dim"]:
+    """Keys of all tokens, a part at a time: everything that waited comes at once."""
+    parts = hidden.split(_AT_ONCE)
+    places = [None] * len(parts) if positions is None else positions.split(_AT_ONCE)
+    keys = [
+        mixer.keys_values(block.normed(part), place)[0]
+        for part, place in zip(parts, places, strict=True)
+    ]
+    return torch.cat(keys)
 
 
 def _asking(tokens: Tokens) -> NDArray[np.int64]:
