@@ -127,9 +127,11 @@ class EpisodeMaker:
         for number, offset in enumerate(offsets):
             world = worlds.world(number)
             how = Asking(offset=offset)
-            order = list(rng.permutation([*Task] * (1 + 2 * count // len(Task))))
+            order: list[str] = []
             asked = 0
             while asked < count:
+                # A world may not carry every task: each round tries all of them once.
+                order = order or rng.permutation([*Task]).tolist()
                 question = ask(world, Task(order.pop()), rng, how)
                 if question is None:
                     continue
