@@ -19,7 +19,7 @@ _STYLES = {"M": "cyan", "*": "bold magenta", "-": "dim"}
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="A preset's name or a checkpoint folder.")],
+    model: Annotated[str, typer.Argument(help="A model that ships, a preset, or a checkpoint folder.")],
     frames: Annotated[int, typer.Option(min=0, help="Frames of the video to reckon with.")] = 3600,
     precision: Annotated[
         str, typer.Option(help="Number format: float32, bfloat16 or float16.")
@@ -39,10 +39,10 @@ def inspect(
 
 
 def read_model(name: str) -> TimeViperConfig:
-    """The config of a preset or of a checkpoint folder; no weight is read.
+    """The config of a model that ships, a preset or a checkpoint folder; no weight is read.
 
     Args:
-        name: a preset's name, or a folder with a `config.json`.
+        name: a bundled model's or preset's name, or a folder with a `config.json`.
 
     Returns:
         The model's config.
@@ -53,10 +53,14 @@ def read_model(name: str) -> TimeViperConfig:
     """
     from timeviper.model.presets import PRESETS, preset
 
-    if name in PRESETS or not Path(name).exists():
-        return preset(name)
+    from timeviper.weights.folders import bundled
     from timeviper.weights.native import read_config
 
+    # As `ask --model` reads a name: what ships goes before a preset of the same name.
+    if name in bundled():
+        return read_config(bundled()[name])
+    if name in PRESETS or not Path(name).exists():
+        return preset(name)
     return read_config(Path(name))
 
 
