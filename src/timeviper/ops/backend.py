@@ -4,7 +4,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -51,14 +50,6 @@ def _anywhere(why: str) -> Callable[[str], Probe]:
     return lambda device_type: Probe(available=True, why=f"{why}, on {device_type}")
 
 
-def _on_cuda(why: str) -> Callable[[str], Probe]:
-    """A probe of code that is compiled for a CUDA device."""
-    return lambda device_type: Probe(
-        available=device_type == "cuda",
-        why=why if device_type == "cuda" else f"needs a CUDA device, not {device_type}",
-    )
-
-
 def _only(name: str, run: Callable[..., Any], why: str) -> tuple[Implementation, ...]:
     """The entry of an op that has one implementation so far."""
     return (Implementation(name=name, run=run, probe=_anywhere(why)),)
@@ -72,12 +63,6 @@ _TABLE = MappingProxyType(
                 run=ssd_chunked.ssd,
                 probe=_anywhere("matrix products over chunks in plain torch"),
                 priority=10,
-            ),
-            Implementation(
-                name="fused",
-                run=partial(ssd_chunked.ssd, fuse=True),
-                probe=_on_cuda("chunked, its elementwise steps compiled; worth it in training"),
-                priority=5,
             ),
             Implementation(
                 name="reference",

@@ -3,7 +3,6 @@
 Within a chunk the scan is a masked product like attention; between chunks one state is carried.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,6 @@ def ssd(  # noqa: PLR0913
     dt_softplus: bool = False,
     dt_limit: tuple[float, float] = (0.0, math.inf),
     chunk_size: int = 64,
-    fuse: bool = False,
 ) -> tuple[
     Float[Tensor, "token head head_dim"],
     Float[Tensor, "sequence head head_dim state_size"],
@@ -57,7 +55,6 @@ def ssd(  # noqa: PLR0913
         dt_softplus: whether softplus follows the bias.
         dt_limit: lowest and highest step size allowed.
         chunk_size: tokens a chunk at most; changes speed and memory, not the result.
-        fuse: let torch.compile fuse the elementwise steps between the products.
 
     Returns:
         Outputs in the dtype of `x`; final states.
@@ -79,7 +76,6 @@ def ssd(  # noqa: PLR0913
             work=work,
             operand=operand,
             few_kernels=_few_kernels(x.device.type),
-            fuse=fuse,
         )
         return scan.packed(tokens, state.to(work), lengths)
 
@@ -133,7 +129,6 @@ class _Scan:
     work: torch.dtype
     operand: torch.dtype
     few_kernels: bool
-    fuse: bool
 
     def packed(
         self, tokens: _Tokens, state: Tensor, lengths: Sequence[int]
@@ -203,12 +198,7 @@ class _Scan:
             yield whole, length, length - whole
 
     def block(self, t: _Tokens, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-        """Scan a whole number of chunks at once."""
-        run = _fused_block() if self.fuse else _Scan.plain_block
-        return run(self, t, state, chunk)
-
-    def plain_block(self, t: _Tokens, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-        """`block` as torch runs it, one kernel a step.
+        """Scan a whole number of chunks at once.
 
         Axes: s sequence, k chunk, q and i place in the chunk, g group, r head of the group,
         p head_dim, n state_size.
@@ -271,11 +261,6 @@ class _Scan:
         if self.direct is not None:
             y = torch.addcmul(y, t.x.to(self.work), self.direct)
         return y.to(t.x.dtype), state
-
-
-@functools.cache
-def _fused_block() -> Callable[[_Scan, _Tokens, Tensor, int], tuple[Tensor, Tensor]]:
-    return torch.compile(_Scan.plain_block, dynamic=True)
 
 
 def like_lengths(lengths: Sequence[int], chunk_size: int) -> list[list[int]]:

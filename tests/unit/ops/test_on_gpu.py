@@ -29,12 +29,11 @@ def _both(leaves: dict[str, Tensor], dtype: torch.dtype) -> tuple[dict[str, Tens
 
 
 @DTYPES
-@pytest.mark.parametrize("backend", ["chunked", "fused"])
 @pytest.mark.parametrize("lengths", [[700], [64, 64], [300, 5, 0, 17], [1, 1]], ids=str)
-def test_scan(dtype: torch.dtype, precision: str, lengths: list[int], backend: str) -> None:
+def test_scan(dtype: torch.dtype, precision: str, lengths: list[int]) -> None:
     operands = scan_operands(lengths, heads=8, head_dim=16, groups=2, size=16)
     low, high = _both(operands, dtype)
-    got = ssd(**low, lengths=lengths, dt_softplus=True, backend=backend)
+    got = ssd(**low, lengths=lengths, dt_softplus=True)
     want = ssd_reference.ssd(**high, lengths=lengths, dt_softplus=True)
     tol, grad_tol = getattr(TOL.ssd, precision), getattr(TOL.ssd_grad, precision)
     for name, a, b in zip(("y", "state"), got, want, strict=True):
