@@ -10,7 +10,6 @@ result:    a table of the share of right answers with Wilson 95 % intervals, for
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from timeviper.evaluation.heldout import BLIND, Heldout, ask_all, read_answers, summary
 from timeviper.inference.engine import Engine
 from timeviper.model.config import TransferPlan
-from timeviper.model.decoder import with_plan
+from timeviper.model.vlm import under_plan
 
 SEED = 909090
 
@@ -30,16 +29,9 @@ def variants(engine: Engine) -> dict[str, Engine]:
     plan = engine.model.decoder.config.transfer
     drop = TransferPlan(sites=tuple(replace(site, transfer=False) for site in plan.sites))
     return {"on": engine, BLIND: engine} | {
-        name: _under(engine, other) for name, other in (("off", TransferPlan()), ("drop", drop))
+        name: Engine(under_plan(engine.model, other), engine.processor)
+        for name, other in (("off", TransferPlan()), ("drop", drop))
     }
-
-
-def _under(engine: Engine, plan: TransferPlan) -> Engine:
-    model = copy.copy(engine.model)
-    # A shallow copy shares its table of modules: give it one of its own first.
-    model._modules = dict(engine.model._modules)
-    model.decoder = with_plan(engine.model.decoder, plan)
-    return Engine(model, engine.processor)
 
 
 def main() -> None:

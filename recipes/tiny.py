@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from timeviper.synth.draw import Painter, atlas_tensor
 from timeviper.synth.objects import load_names
 from timeviper.synth.world import Worlds, sample_worlds
 from timeviper.training.episodes import EpisodeMaker, Episodes, Mix, Phase
-from timeviper.training.loop import LoopConfig, train
+from timeviper.training.loop import LoopConfig, Report, train
 from timeviper.training.naming import Namer
 from timeviper.training.objective import accuracy_by_task, answer_loss
 from timeviper.training.optimizer import OptimizerConfig
@@ -100,7 +101,7 @@ def tower_stage(model: TimeViper, args: argparse.Namespace, stop_at: float) -> b
         worlds = sample_worlds(rng, count, 16)
         return step, worlds, rng.uniform(0, 16, (count, TOWER_MOMENTS)).astype(np.float32)
 
-    def step(batch: tuple[int, Worlds, np.ndarray]):
+    def step(batch: tuple[int, Worlds, np.ndarray]) -> tuple[Tensor, Callable[[], Report]]:
         number, worlds, moments = batch
         painter = Painter.of(worlds, atlas)
         index = torch.arange(count, device=device).repeat_interleave(TOWER_MOMENTS)
@@ -110,9 +111,7 @@ def tower_stage(model: TimeViper, args: argparse.Namespace, stop_at: float) -> b
         names = torch.where(shown, names, len(load_names()))
         chance = torch_stream(SEED, "degrade", number, device=device)
         size = model.config.vision.image_size
-        pixels = torch.cat(
-            list(seen_frames(painter, index, seconds, size=size, generator=chance))
-        )
+        pixels = torch.cat(list(seen_frames(painter, index, seconds, size=size, generator=chance)))
         with torch.autocast(device.type, dtype=torch.bfloat16):
             loss, right = namer(pixels, names)
         return loss, lambda: {"named": round(right.item(), 4)}
@@ -138,7 +137,7 @@ def model_stage(
     atlas = atlas_tensor(48, device)
     maker = EpisodeMaker(processor, phases(args.frames), steps=args.steps, seed=SEED)
 
-    def step(batch: Episodes):
+    def step(batch: Episodes) -> tuple[Tensor, Callable[[], Report]]:
         chance = torch_stream(SEED, "degrade-video", batch.step, device=device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             video = embed_videos(model, batch, atlas, chance)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from timeviper.core.errors import LayoutError
 from timeviper.core.inputs import ModelInputs
 from timeviper.core.layout import SpanKind, TokenLayout
-from timeviper.model.config import TimeViperConfig
-from timeviper.model.decoder import Decoder
+from timeviper.model.config import TimeViperConfig, TransferPlan
+from timeviper.model.decoder import Decoder, with_plan
 from timeviper.model.fusion import fuse
 from timeviper.model.projector import Projector
 from timeviper.model.state import DecoderState
@@ -71,3 +74,27 @@ class TimeViper(nn.Module):
         # The placeholder's id may lie past the embedding table; its row is replaced anyway.
         known = token_ids.index_fill(0, places, 0)
         return fuse(self.decoder.embed(known), vision, layout)
+
+
+def under_plan(model: TimeViper, plan: TransferPlan) -> TimeViper:
+    """The same weights under other transfer sites; nothing is copied.
+
+    Args:
+        model: stays as it is.
+        plan: which sites drop and transfer instead.
+
+    Returns:
+        A model whose parts are those of `model`, the decoder as by `with_plan`.
+
+    Raises:
+        ConfigError: a site that transfers where this model has no transfer module, or one that
+            its decoder cannot carry.
+    """
+    config = replace(model.config, decoder=replace(model.config.decoder, transfer=plan))
+    decoder = with_plan(model.decoder, plan)
+    # Empty parts, to be replaced at once by the real ones.
+    with torch.device("meta"):
+        other = TimeViper(config)
+    other.vision, other.projector, other.decoder = model.vision, model.projector, decoder
+    other.training = model.training
+    return other

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,7 @@ def save(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load(
-    folder: Path, model: nn.Module, optimizers: Sequence[Optimizer]
-) -> dict[str, Any] | None:
+def load(folder: Path, model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Any] | None:
     """Continue from the checkpoint in `folder`.
 
     Returns:
@@ -64,17 +62,28 @@ def load(
         old.rename(folder)
     if not folder.exists():
         return None
-    report = model.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
-    if report.missing_keys or report.unexpected_keys:
-        raise CheckpointError(
-            want="a checkpoint of this model",
-            got=f"missing {report.missing_keys}, extra {report.unexpected_keys}",
-            do="start in a new folder",
-        )
-    moments = load_file(folder / _MOMENTS)
+    weights, moments = load_file(folder / _WEIGHTS), load_file(folder / _MOMENTS)
+    _check(weights, model, folder)
+    model.load_state_dict(weights)
     for number, optimizer in enumerate(optimizers):
         _restore(optimizer, number, moments)
     return json.loads((folder / _PROGRESS).read_text())
+
+
+def _check(weights: Mapping[str, Tensor], model: nn.Module, folder: Path) -> None:
+    """Refuse a checkpoint of another model before anything of this one is changed."""
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    want = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if found == want:
+        return
+    both = sorted(found.keys() & want.keys())
+    shapes = [f"{name} {found[name]}" for name in both if found[name] != want[name]]
+    missing, extra = sorted(want.keys() - found.keys()), sorted(found.keys() - want.keys())
+    raise CheckpointError(
+        want=f"a checkpoint of this model in {folder}",
+        got=f"missing {missing[:4]}, extra {extra[:4]}, other shapes {shapes[:4]}",
+        do="start in a new folder",
+    )
 
 
 def _moments(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
@@ -96,5 +105,3 @@ def _restore(optimizer: Optimizer, number: int, moments: dict[str, Tensor]) -> N
             state.setdefault(int(index), {})[key] = value
     whole["state"] = state
     optimizer.load_state_dict(whole)
-
-

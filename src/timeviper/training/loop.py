@@ -22,6 +22,7 @@ from timeviper.training.optimizer import (
     build_optimizers,
     check_finite,
     clip_gradients,
+    gradient_norm,
     rate_factor,
     set_rate,
 )
@@ -109,7 +110,7 @@ def train(
         The step reached; `config.optimizer.steps` when the run is complete.
 
     Raises:
-        FloatingPointError: the loss is not a number; the last checkpoint stays.
+        FloatingPointError: the loss or a gradient is not a number; the last checkpoint stays.
     """
     optimizers = build_optimizers(model, config.optimizer)
     progress = checkpoint.load(config.folder, model, optimizers) or {"step": 0}
@@ -118,18 +119,24 @@ def train(
         meter.waited += waited
         set_rate(optimizers, rate_factor(reached, config.optimizer))
         loss, report = step(batch)
-        norm = _update(model, optimizers, loss, config.optimizer.clip)
+        torch.autograd.backward(loss)
+        norm = gradient_norm(model.parameters())
         reached += 1
         meter.steps += 1
         last = reached == config.optimizer.steps
-        if reached % config.log_every == 0 or last:
-            check_finite(model.named_parameters(), loss, reached)
+        told = last or reached % config.log_every == 0
+        late = config.stop_at is not None and time.monotonic() > config.stop_at
+        kept = last or late or time.monotonic() - saved > config.save_every_seconds
+        if told or kept:
+            # Before anything is changed or written; not each step, since looking makes a GPU wait.
+            check_finite(model.named_parameters(), loss, norm, step=reached)
+        _update(model, optimizers, norm, config.optimizer.clip)
+        if told:
             line = _line(reached, loss, norm, meter, config) | report()
             tell(line)
             _append(config.folder.with_name(config.folder.name + ".jsonl"), line)
             meter = _Meter()
-        late = config.stop_at is not None and time.monotonic() > config.stop_at
-        if last or late or time.monotonic() - saved > config.save_every_seconds:
+        if kept:
             checkpoint.save(config.folder, model, optimizers, {"step": reached})
             saved = time.monotonic()
         if late:
@@ -137,20 +144,14 @@ def train(
     return reached
 
 
-def _update(
-    model: nn.Module, optimizers: Sequence[Optimizer], loss: Tensor, clip: float
-) -> Tensor:
-    torch.autograd.backward(loss)
-    norm = clip_gradients((p for p in model.parameters() if p.grad is not None), clip)
+def _update(model: nn.Module, optimizers: Sequence[Optimizer], norm: Tensor, clip: float) -> None:
+    clip_gradients(model.parameters(), norm, limit=clip)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return norm
 
 
-def _loader(
-    make: Callable[[int], Batch], first: int, config: LoopConfig
-) -> DataLoader[Batch]:
+def _loader(make: Callable[[int], Batch], first: int, config: LoopConfig) -> DataLoader[Batch]:
     return DataLoader(
         Steps(make, first, config.optimizer.steps),
         batch_size=None,

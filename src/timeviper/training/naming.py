@@ -42,9 +42,7 @@ class Namer(nn.Module):
             Cross-entropy averaged over every merged token alone (each must carry the name, since
             a transfer site may drop the others), and accuracy of their mean.
         """
-        tokens, _ = tome(
-            self.tower(pixels), self.tokens_per_frame, metric_heads=self.merge_heads
-        )
+        tokens, _ = tome(self.tower(pixels), self.tokens_per_frame, metric_heads=self.merge_heads)
         scores = self.classifier(tokens).float()
         loss = F.cross_entropy(scores.flatten(0, 1), names.repeat_interleave(scores.shape[1]))
         right = scores.detach().mean(1).argmax(-1) == names

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
@@ -42,7 +43,9 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
     matrices = [(n, p) for n, p in named if config.muon and _is_inner_matrix(n, p)]
     taken = {n for n, _ in matrices}
     rest = [(n, p) for n, p in named if n not in taken]
-    optimizers: list[Optimizer] = [_adamw(rest, config)]
+    optimizers: list[Optimizer] = []
+    if rest:
+        optimizers.append(_adamw(rest, config))
     if matrices:
         optimizers.append(_muon(matrices, config))
     for optimizer in optimizers:
@@ -69,9 +72,36 @@ def set_rate(optimizers: Iterable[Optimizer], factor: float) -> None:
             group["lr"] = group["peak"] * factor
 
 
-def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
-    """Scale gradients to the norm limit in place; returns the norm before, shape ()."""
-    return torch.nn.utils.clip_grad_norm_(list(parameters), limit)
+def gradient_norm(parameters: Iterable[Tensor]) -> Float[Tensor, ""]:
+    """Norm of all gradients together; parameters without one are left out."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def clip_gradients(parameters: Iterable[Tensor], norm: Float[Tensor, ""], *, limit: float) -> None:
+    """Scale gradients in place so that their `norm` becomes at most `limit`."""
+    torch.nn.utils.clip_grads_with_norm_([p for p in parameters if p.grad is not None], limit, norm)
+
+
+def check_finite(
+    named: Iterable[tuple[str, Tensor]], loss: Tensor, norm: Tensor, *, step: int
+) -> None:
+    """Stop on a loss or a gradient that is not a number, while the gradients are still whole.
+
+    Args:
+        named: parameters, with the gradients of this loss, before any clipping.
+        loss: of this step.
+        norm: of all gradients.
+        step: its number.
+
+    Raises:
+        FloatingPointError: names the step and the first parameter whose gradient is not finite.
+    """
+    if math.isfinite(loss.item()) and math.isfinite(norm.item()):
+        return
+    bad = next(
+        (n for n, p in named if p.grad is not None and not torch.isfinite(p.grad).all()), "none"
+    )
+    raise FloatingPointError(f"loss {loss.item()} at step {step}; first bad gradient: {bad}")
 
 
 def _is_inner_matrix(name: str, parameter: Tensor) -> bool:
@@ -83,7 +113,7 @@ def _decays(name: str, parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and not any(part in name for part in ("embed", "position", "conv1d"))
 
 
-def _adamw(named: list[tuple[str, Tensor]], config: OptimizerConfig) -> AdamW:
+def _adamw(named: Sequence[tuple[str, Tensor]], config: OptimizerConfig) -> AdamW:
     groups = [
         {
             "params": [p for n, p in named if _decays(n, p) == decays and _moves(n) == moves],
@@ -101,7 +131,7 @@ def _adamw(named: list[tuple[str, Tensor]], config: OptimizerConfig) -> AdamW:
     )
 
 
-def _muon(named: list[tuple[str, Tensor]], config: OptimizerConfig) -> Muon:
+def _muon(named: Sequence[tuple[str, Tensor]], config: OptimizerConfig) -> Muon:
     groups = [
         {
             "params": [p for n, p in named if _moves(n) == moves],
@@ -119,17 +149,3 @@ def _muon(named: list[tuple[str, Tensor]], config: OptimizerConfig) -> Muon:
 
 def _moves(name: str) -> bool:
     return "transfers." in name
-
-
-def check_finite(named: Iterable[tuple[str, Tensor]], loss: Tensor, step: int) -> None:
-    """Stop on a loss that is not a number.
-
-    Raises:
-        FloatingPointError: names the step and the first parameter whose gradient is not finite.
-    """
-    if math.isfinite(loss.item()):
-        return
-    bad = next(
-        (n for n, p in named if p.grad is not None and not torch.isfinite(p.grad).all()), "none"
-    )
-    raise FloatingPointError(f"loss {loss.item()} at step {step}; first bad gradient: {bad}")
