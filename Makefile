@@ -36,7 +36,8 @@ gpu: $(VENV)/.dev  ## Run the tests that need a CUDA device
 	@$(TESTS) -m gpu
 
 bench: $(VENV)/.dev  ## Run the timed scripts; each checks its results before it prints
-	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in scan_cpu decode ask_hour; do \
+		echo "benchmarks/$$script.py"; $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 docs: $(VENV)/.dev  ## Run the code blocks of the documents and check their links
 	@$(TESTS) tests/contracts/test_readme.py
