@@ -39,7 +39,7 @@ class Told:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the video and the picture.")] = Path("demo"),
     frames: Annotated[int, typer.Option(help="Length of the video in seconds.")] = 900,
-    seed: Annotated[int, typer.Option(help="Same seed, same video.")] = 0,
+    seed: Annotated[int, typer.Option(help="Same seed, same video.")] = 3,
     model: Annotated[
         str, typer.Option(help="A model that ships, or a checkpoint folder.")
     ] = "tiny",
@@ -112,7 +112,7 @@ def tell(engine: Engine, encoded: EncodedVideo, asked: Question) -> Told:
     if moment is None and answer.text.startswith("the "):
         # An answer that only names a thing: the same memory of the video says when that was.
         following_up = f"When does {answer.text.rstrip('.')} appear?"
-        moment = moment_of(asked.question, engine.ask(encoded, following_up))
+        moment = moment_of(following_up, engine.ask(encoded, following_up))
     is_right = right(asked, answer.text, answer.start_seconds, answer.end_seconds)
     return Told(asked=asked, answer=answer, moment=moment, right=is_right)
 

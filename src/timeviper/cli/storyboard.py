@@ -84,7 +84,7 @@ def compose(
     Returns:
         An RGB image, 1280 pixels wide.
     """
-    card_height = _CARD_IMAGE + 150
+    card_height = _CARD_IMAGE + 136
     line_top = _MARGIN + 50 + _STRIP_HEIGHT
     image = Image.new("RGB", (_WIDTH, line_top + _LINE_HEIGHT + card_height + _MARGIN), _BACK)
     draw = ImageDraw.Draw(image)
@@ -110,13 +110,16 @@ def _draw_line(
 ) -> None:
     left, right = _MARGIN, _WIDTH - _MARGIN
     draw.rectangle((left, top + 12, right, top + 18), fill="#39414d")
+    # Each moment has a lane of its own, so that two at the same time are both seen.
+    lane = 18 / max(len(moments), 1)
     for number, moment in enumerate(moments):
         if moment is not None:
             scale = (right - left) / max(duration, 1e-9)
             first = min(left + moment.start_seconds * scale, right - 4)
             last = min(max(left + moment.end_seconds * scale, first + 4), right)
             color = _COLORS[number % len(_COLORS)]
-            draw.rounded_rectangle((first, top + 6, last, top + 24), radius=3, fill=color)
+            upper = top + 6 + number * lane
+            draw.rectangle((first, upper, last, upper + lane - 1), fill=color)
     for fraction in (0.0, 0.25, 0.5, 0.75, 1.0):
         label, at = format_time(duration * fraction), left + (right - left) * fraction
         anchor = "la" if fraction == 0 else "ra" if fraction == 1 else "ma"

@@ -31,7 +31,7 @@ class Moment:
     end_seconds: float
 
 
-def timeline(duration_seconds: float, moments: Sequence[Moment], *, columns: int = 48) -> Table:
+def timeline(duration_seconds: float, moments: Sequence[Moment], *, columns: int = 44) -> Table:
     """One row a moment above a common axis.
 
     Args:
@@ -43,7 +43,7 @@ def timeline(duration_seconds: float, moments: Sequence[Moment], *, columns: int
         Something that rich prints.
     """
     table = Table.grid(padding=(0, 1))
-    table.add_column(max_width=16, overflow="ellipsis", no_wrap=True)
+    table.add_column(max_width=20, overflow="ellipsis", no_wrap=True)
     table.add_column(min_width=columns, no_wrap=True)
     table.add_column(no_wrap=True)
     for number, moment in enumerate(moments):

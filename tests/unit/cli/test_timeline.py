@@ -45,7 +45,7 @@ def test_labels_have_room(duration: float, columns: int) -> None:
 @pytest.mark.parametrize(("duration", "last"), [(3600, "60:00"), (64, "01:00"), (30, "00:30")])
 def test_rows_axis_and_labels(duration: float, last: str) -> None:
     rows = _printed(duration, [_moment(0, duration / 2, "a cat"), _moment(5, 6, "[bold]b")])
-    assert rows[0].count("█") == 24
+    assert rows[0].count("█") == 22
     assert "a cat" in rows[0]
     assert "[bold]b" in rows[1]
     assert "00:05–00:06" in rows[1]
