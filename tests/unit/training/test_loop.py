@@ -92,6 +92,17 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "run", other, [])
 
 
+def test_checkpoint_of_other_shapes_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    model = build()
+    checkpoint.save(tmp_path / "run", model, build_optimizers(model, CONFIG), {"step": 1})
+    other = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 5))
+    before = [p.clone() for p in other.parameters()]
+    with pytest.raises(CheckpointError, match=r"other shapes \['2\.bias \(6,\)'"):
+        checkpoint.load(tmp_path / "run", other, [])
+    for a, b in zip(before, other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_rates_rise_hold_and_fall() -> None:
     config = OptimizerConfig(steps=100, warmup=10, hold=0.5, final=0.1)
     factors = [rate_factor(step, config) for step in range(100)]
@@ -117,3 +128,26 @@ def test_a_loss_that_is_no_number_names_the_parameter() -> None:
     loss.backward()
     with pytest.raises(FloatingPointError, match=r"step 5.*0\.weight"):
         check_finite(model.named_parameters(), loss, loss, step=5)
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_a_number_gone_bad_leaves_the_last_checkpoint(bad: str, tmp_path: Path) -> None:
+    folder, model = tmp_path / "run", build()
+
+    def step(batch: Tensor):
+        loss = (model(batch) - batch).square().mean()
+        if torch.equal(batch, make(5)):
+            # Finite, but its slope at zero is not.
+            loss = loss * torch.nan if bad == "loss" else loss + (loss - loss.detach()).sqrt()
+        return loss, dict
+
+    # No line is due: what is about to be saved is looked at all the same.
+    config = LoopConfig(folder=folder, optimizer=CONFIG, log_every=1000, save_every_seconds=0.0)
+    with pytest.raises(FloatingPointError, match=r"step 6; first bad gradient: 0\.weight"):
+        train(model, make, step, config, tell=lambda line: None)
+    fresh = build()
+    assert checkpoint.load(folder, fresh, build_optimizers(fresh, CONFIG)) == {"step": 5}
+    assert all(p.isfinite().all() for p in fresh.parameters())
+    # Refused before it was applied: the model in memory is the one on disk.
+    for a, b in zip(model.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(a, b)

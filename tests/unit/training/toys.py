@@ -1,0 +1,78 @@
+"""Rows of random questions on random videos, and the shipped model's processor for real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import torch
+
+from tests.unit.model.toys import HIDDEN, one
+from timeviper.core.layout import SpanKind
+from timeviper.model.tokens import Tokens
+from timeviper.processing.clip_tokens import PromptTokens
+from timeviper.processing.processor import Processor
+from timeviper.synth import questions as asking
+from timeviper.training import episodes
+from timeviper.training.episodes import EpisodeMaker, Mix, Phase
+from timeviper.training.objective import QuestionRows
+from timeviper.weights.loader import resolve
+
+VOCAB = 24
+
+
+@cache
+def processor() -> Processor:
+    """Of the model that ships."""
+    return Processor.load(resolve("tiny"))
+
+
+def mix(num_frames: int = 16, videos: int = 2, questions: int = 3, **fields) -> Mix:
+    return Mix(num_frames=num_frames, videos=videos, questions=questions, plan="on", **fields)
+
+
+def maker(*mixes: Mix, seed: int = 5, steps: int = 10) -> EpisodeMaker:
+    phases = (Phase(until=1.01, mixes=mixes or (mix(),)),)
+    return EpisodeMaker(processor(), phases, steps=steps, seed=seed)
+
+
+def listen(monkeypatch) -> list[tuple[asking.World, asking.Question, int]]:
+    """World, question and clock offset of every question that episodes are made of."""
+    heard: list[tuple[asking.World, asking.Question, int]] = []
+
+    def ask(world, task, rng, how=None):
+        question = asking.ask(world, task, rng, how)
+        if question is not None:
+            heard.append((world, question, how.offset))
+        return question
+
+    monkeypatch.setattr(episodes, "ask", ask)
+    return heard
+
+
+def random_videos(frames: Sequence[int], *, seed: int = 0) -> Tokens:
+    """Embedded videos of toy width: two words, then a mark and three vision tokens a frame."""
+    layouts = [one(2, [(1, 3)] * count, 0, 0) for count in frames]
+    lengths = tuple(layout.total for layout in layouts)
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(sum(lengths), HIDDEN, generator=generator, dtype=torch.float64)
+    return Tokens(hidden, np.concatenate([layout.kinds for layout in layouts]), lengths)
+
+
+def random_rows(shapes: Sequence[tuple[int, int, int]], *, seed: int = 0) -> QuestionRows:
+    """Rows of (video, words of the question, words of the answer)."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        PromptTokens.join(
+            PromptTokens.of(kind, rng.integers(0, VOCAB, count).tolist())
+            for kind, count in ((SpanKind.INSTRUCTION, asked), (SpanKind.ANSWER, answered))
+        )
+        for _, asked, answered in shapes
+    ]
+    return QuestionRows(
+        PromptTokens.join(rows),
+        tuple(len(row) for row in rows),
+        tuple(video for video, _, _ in shapes),
+        tuple(f"task {number % 2}" for number in range(len(rows))),
+    )
