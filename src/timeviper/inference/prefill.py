@@ -30,9 +30,12 @@ from timeviper.video.clips import Clip, available_cores, iterate_clips
 from timeviper.video.sampling import Sampling
 
 CLIP_FRAMES = 64
-# Activations of a tower on a CPU stay small; more at once is no faster there, and on a GPU this
-# fills the card.
-_PATCHES_AT_ONCE = 2**14
+# Patches that a tower takes at once: on a CPU more are no faster and cost memory in every thread,
+# a GPU wants to be filled.
+_PATCHES_AT_ONCE = {"cpu": 2**10}
+_MOST_PATCHES_AT_ONCE = 2**16
+# Room for a question and its answer behind the keys of a video.
+_SPARE_KEYS = 1024
 # A model beyond this keeps every core busy with one clip.
 _SMALL_MODEL_BYTES = 2**30
 
@@ -153,6 +156,8 @@ class VideoEncoder:
                     # on screen at 5 s appeared at 4.97 s, and its mark would say 00:04.
                     marked = plan.clip_tokens(clip.asked, first_frame_index=done)
                     state = self.read(marked, vision, state)
+                    if done == 0:
+                        state = self._with_room(state, total / len(clip.asked))
                 done, tokens = done + len(clip.asked), tokens + len(marked)
                 notes += clip.notes
                 watch.tell(Stage.VIDEO, done, total)
@@ -201,7 +206,8 @@ class VideoEncoder:
     def look(self, clip: Clip) -> Float[Tensor, "frame kept hidden"]:
         """Vision tokens of a clip's frames, a bounded number of patches at a time."""
         pixels = self.processor.pixels(clip.frames).to(self.device, self.dtype)
-        most = _PATCHES_AT_ONCE // self.model.config.vision.patches
+        most = _PATCHES_AT_ONCE.get(self.device.type, _MOST_PATCHES_AT_ONCE)
+        most //= self.model.config.vision.patches
         return torch.cat([self.model.encode_frames(part) for part in pixels.split(max(1, most))])
 
     @torch.inference_mode()
@@ -229,6 +235,11 @@ class VideoEncoder:
             f"the prompt takes {tokens} tokens, this model knows prompts of up to {context}: "
             "answers may be worse; lower fps or max_frames",
         )
+
+    @torch.inference_mode()
+    def _with_room(self, state: DecoderState, times_longer: float) -> DecoderState:
+        """Room for the keys of the whole video, as the first clip foretells them."""
+        return state.reserve(times_longer, _SPARE_KEYS)
 
     def _run(
         self,

@@ -185,6 +185,25 @@ class DecoderState:
             tuple(None if p is None else p.select(rows) for p in self.pending),
         )
 
+    def reserve(self, factor: float, spare: int) -> DecoderState:
+        """The same state with room for more keys, so that none are copied while it grows.
+
+        Args:
+            factor: how many times as many keys each layer and site will hold.
+            spare: slots beyond that.
+        """
+
+        def roomy(memory: AttentionMemory) -> AttentionMemory:
+            return _roomier(memory, int(max(memory.lengths, default=0) * factor) + spare)
+
+        return DecoderState(
+            tuple(roomy(m) if isinstance(m, AttentionMemory) else m for m in self.memories),
+            tuple(
+                replace(p, dropped=roomy(p.dropped)) if p is not None and p.dropped else p
+                for p in self.pending
+            ),
+        )
+
     def drop_pending_tokens(self) -> DecoderState:
         """The same state without parked tokens, for callers that ask nothing more."""
         kept = tuple(None if p is None else replace(p, parked=()) for p in self.pending)
@@ -321,6 +340,15 @@ def _writable(memory: AttentionMemory) -> bool:
         return False
     # What inference mode made may not be written to outside of it.
     return torch.is_inference_mode_enabled() or not memory.k.is_inference()
+
+
+def _roomier(memory: AttentionMemory, capacity: int) -> AttentionMemory:
+    """A copy with more slots, which take no memory of a CPU before they are written."""
+    longest = max(memory.lengths, default=0)
+    shape = (len(memory.lengths), max(capacity, longest), *memory.k.shape[2:])
+    k, v = memory.k.new_empty(shape), memory.v.new_empty(shape)
+    k[:, :longest], v[:, :longest] = memory.k[:, :longest], memory.v[:, :longest]
+    return _fresh(k, v, memory.lengths)
 
 
 def _copied(memory: AttentionMemory, capacity: int) -> AttentionMemory:

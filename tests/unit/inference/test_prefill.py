@@ -131,7 +131,7 @@ def test_the_tower_sees_a_bounded_number_of_patches(monkeypatch):
     sizes: list[int] = []
     real = MODEL.encode_frames
     monkeypatch.setattr(MODEL, "encode_frames", lambda p: (sizes.append(len(p)), real(p))[1])
-    monkeypatch.setattr(prefill, "_PATCHES_AT_ONCE", 3 * 16)
+    monkeypatch.setattr(prefill, "_PATCHES_AT_ONCE", {"cpu": 3 * 16})
     _encode(noise(7), clip_frames=7)
     assert sizes == [3, 3, 1]
 

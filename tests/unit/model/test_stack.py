@@ -11,7 +11,7 @@ from tests.toy_engine import SITES, toy_config, toy_model
 from timeviper.core.errors import LayoutError
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.model.decoder import Decoder
-from timeviper.model.state import DecoderState, stack
+from timeviper.model.state import AttentionMemory, DecoderState, stack
 from timeviper.model.tokens import Tokens
 
 TEXT, VISION = (SpanKind.TEXT, 2), SpanKind.VISION
@@ -78,6 +78,28 @@ def test_a_stack_counts_sequences_of_packed_states():
     parked = [part for p in state.pending if p is not None for part in p.parked]
     assert [part.lengths for part in parked] == [(1, 2, 2)]
     assert np.array_equal(parked[0].kinds, np.full(5, VISION.code))
+
+
+@torch.inference_mode()
+def test_room_changes_nothing_and_spares_the_copies():
+    decoder = toy_model(toy_config("transv")).decoder
+    first = _run(decoder, TokenLayout.of(TEXT, (VISION, 8)), 1, more=True)[1]
+    roomy = first.reserve(4.0, 10)
+    assert roomy.nbytes == first.nbytes
+    asked = TokenLayout.of((VISION, 9), ASKED)
+    (want, _), (got, state) = (_run(decoder, asked, 2, s) for s in (first, roomy))
+    close("hidden", got=got.hidden, want=want.hidden, tol=0.0)
+    before, after = roomy.memories[2], state.memories[2]
+    assert isinstance(before, AttentionMemory)
+    assert isinstance(after, AttentionMemory)
+    assert before.k.shape[1] == 4 * before.lengths[0] + 10
+    assert before.k.data_ptr() == after.k.data_ptr()
+    site, waits = roomy.pending[0], state.pending[0]
+    assert site is not None
+    assert waits is not None
+    assert site.dropped is not None
+    assert waits.dropped is not None
+    assert site.dropped.k.data_ptr() == waits.dropped.k.data_ptr()
 
 
 def test_a_single_state_is_returned_and_nothing_begun_is_refused():
