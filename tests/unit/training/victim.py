@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from timeviper.core.seeding import stream
 from timeviper.training import checkpoint
 from timeviper.training.loop import LoopConfig, Report, train
-from timeviper.training.optimizer import OptimizerConfig
+from timeviper.training.optimizer import OptimizerConfig, build_optimizers
 
-STEPS = 40
+STEPS = 12
 # Operations of one save: more than this many kills reach into the next one.
 OPERATIONS = 14
 
@@ -37,8 +37,8 @@ def build() -> nn.Module:
     )
 
 
-def run(folder: Path, *, steps: int = STEPS) -> None:
-    """Train, saving after every step; batches and noise are functions of the step."""
+def run(folder: Path, *, save_every_seconds: float = 0.0) -> None:
+    """Train, saving after every step unless told otherwise; batches depend on the step alone."""
     model = build()
 
     def make(step: int) -> Tensor:
@@ -50,9 +50,9 @@ def run(folder: Path, *, steps: int = STEPS) -> None:
 
     config = LoopConfig(
         folder=folder,
-        optimizer=OptimizerConfig(steps=steps, warmup=3, learning_rate=1e-2),
+        optimizer=OptimizerConfig(steps=STEPS, warmup=3, learning_rate=1e-2),
         log_every=1,
-        save_every_seconds=0.0,
+        save_every_seconds=save_every_seconds,
     )
     train(model, make, step, config, tell=lambda line: None)
     save_file(model.state_dict(), folder.with_name(folder.name + ".final"))
@@ -93,16 +93,29 @@ def killed(work: Callable[[], None], after: float | None) -> bool:
     return os.WIFSIGNALED(status)
 
 
+def warm_up() -> None:
+    """Let torch import what its optimisers want, once for all children."""
+    model = build()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for optimizer in build_optimizers(model, OptimizerConfig()):
+        optimizer.step()
+
+
 def main() -> None:
     folder, kills = Path(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(1)
+    warm_up()
 
     def dying(operation: int) -> None:
         die_before(operation)
         run(folder)
 
     count = sum(killed(lambda n=n: dying(n), None) for n in range(OPERATIONS))
-    moments = np.random.default_rng(kills).uniform(0.001, 0.08, kills)
+    # From before the first step to some steps later, however fast the disk is.
+    moments = np.geomspace(0.001, 0.5, kills) * np.random.default_rng(kills).uniform(
+        0.7, 1.0, kills
+    )
     count += sum(killed(lambda: run(folder), float(moment)) for moment in moments)
     killed(lambda: run(folder), None)
     print(count)

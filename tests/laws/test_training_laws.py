@@ -1,0 +1,178 @@
+"""Laws of training: it reads what inference reads, and what it calls right would be answered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.unit.training.toys import listen, maker, mix
+from timeviper.core.layout import SpanKind
+from timeviper.core.seeding import stream
+from timeviper.inference.engine import Engine
+from timeviper.model.tokens import Tokens
+from timeviper.model.vlm import TimeViper
+from timeviper.processing.clip_tokens import PromptTokens
+from timeviper.processing.messages import VideoPart
+from timeviper.synth.draw import Painter, atlas_tensor
+from timeviper.synth.questions import Question
+from timeviper.synth.world import Worlds
+from timeviper.training.episodes import Episodes
+from timeviper.training.loop import LoopConfig, Report, train
+from timeviper.training.objective import QuestionRows, answer_loss
+from timeviper.training.optimizer import OptimizerConfig
+
+SECONDS = 16
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """The model that ships."""
+    return Engine.load("tiny", device="cpu", threads=1)
+
+
+def frames_of(worlds: Worlds, number: int) -> np.ndarray:
+    """One frame a second of a world, as an engine is given them."""
+    seconds = torch.arange(float(worlds.num_frames))
+    index = torch.full((worlds.num_frames,), number)
+    drawn = Painter.of(worlds, atlas_tensor(48)).draw(index, seconds, height=96, width=96)
+    return (drawn.permute(0, 2, 3, 1) * 255).round().byte().numpy()
+
+
+def overheard(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[PromptTokens]:
+    """Every token that the model is given from here on, call by call."""
+    heard: list[PromptTokens] = []
+    embed = TimeViper.embed
+
+    def listening(self, token_ids, vision, layout):
+        heard.append(PromptTokens(token_ids.numpy(), layout.kinds))
+        return embed(self, token_ids, vision, layout)
+
+    monkeypatch.setattr(TimeViper, "embed", listening)
+    return heard
+
+
+def episode_at_zero(step: Callable[[int], Episodes], heard: list) -> tuple[Episodes, int]:
+    """The first episode with a clock that starts at 0, and the video that has it."""
+    for number in range(9):
+        heard.clear()
+        found = step(number)
+        for place, (_, _, offset) in enumerate(heard):
+            if offset == 0:
+                return found, found.questions.videos[place]
+    raise AssertionError("half of all clocks should start at 0")
+
+
+def test_training_reads_the_tokens_that_the_engine_reads(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = listen(monkeypatch)
+    found, video = episode_at_zero(maker(mix(SECONDS, 3, 6)), asked)
+    ends = np.cumsum(found.video_lengths)
+    own = slice(ends[video] - found.video_lengths[video], ends[video])
+
+    heard = overheard(engine, monkeypatch)
+    encoded = engine.encode(frames_of(found.worlds, video))
+    read = PromptTokens.join(heard)
+    np.testing.assert_array_equal(read.ids, found.video.ids[own])
+    np.testing.assert_array_equal(read.kinds, found.video.kinds[own])
+
+    rows = found.questions
+    ids = np.split(rows.tokens.ids, np.cumsum(rows.lengths)[:-1])
+    kinds = np.split(rows.tokens.kinds, np.cumsum(rows.lengths)[:-1])
+    for number, (_, question, _) in enumerate(asked):
+        if rows.videos[number] != video:
+            continue
+        heard.clear()
+        answer = engine.ask(encoded, question.question)
+        want = kinds[number] == SpanKind.INSTRUCTION.code
+        # The first call reads the question; each later one reads one word of the answer.
+        np.testing.assert_array_equal(heard[0].ids, ids[number][want])
+        np.testing.assert_array_equal(heard[0].kinds, kinds[number][want])
+        if answer.text == question.answer:
+            said = PromptTokens.join(heard[1:])
+            np.testing.assert_array_equal(said.ids, ids[number][~want][: len(said)])
+            np.testing.assert_array_equal(said.kinds, kinds[number][~want][: len(said)])
+
+
+def rows_of(engine: Engine, question: Question) -> QuestionRows:
+    """A question once with each of its options as the answer."""
+    plan = engine.processor.plan_question(question.question, video=VideoPart(source="drawn"))
+    answers = map(engine.processor.answer_tokens, question.options)
+    rows = [PromptTokens.join([plan.suffix(), answer]) for answer in answers]
+    lengths = tuple(len(row) for row in rows)
+    return QuestionRows(PromptTokens.join(rows), lengths, (0,) * len(rows), ("",) * len(rows))
+
+
+@torch.no_grad()
+def test_what_training_calls_right_is_what_the_engine_answers(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = listen(monkeypatch)
+    found, video = episode_at_zero(maker(mix(SECONDS, 3, 9)), asked)
+    frames = frames_of(found.worlds, video)
+    ends = np.cumsum(found.video_lengths)
+    own = slice(ends[video] - found.video_lengths[video], ends[video])
+    prompt = PromptTokens(found.video.ids[own], found.video.kinds[own])
+    model = engine.model
+    seen = model.encode_frames(engine.processor.pixels(frames))
+    tokens = Tokens.of(
+        model.embed(torch.from_numpy(prompt.ids), seen, prompt.layout), prompt.layout
+    )
+    encoded = engine.encode(frames)
+    flags: list[bool] = []
+    for place, (_, question, _) in enumerate(list(asked)):
+        if found.questions.videos[place] != video:
+            continue
+        rows = rows_of(engine, question)
+        got = answer_loss(model.decoder, tokens, rows, torch.from_numpy(rows.tokens.ids)).right
+        text = engine.ask(encoded, question.question).text
+        assert got.bool().tolist() == [option == text for option in question.options], question
+        flags += got.bool().tolist()
+    # Both kinds occurred, so that the law was put to the test.
+    assert any(flags)
+    assert not all(flags)
+
+
+CONFIG = OptimizerConfig(steps=9, warmup=2, learning_rate=1e-2)
+
+
+def losses(folder: Path, breaks: list[int]) -> list[float]:
+    """Losses of a run that breaks off at those steps and is started anew each time."""
+    lines: list[Report] = []
+    for broken in [*breaks, -1]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 4))
+
+        def make(step: int, broken: int = broken) -> Tensor:
+            if step == broken:
+                raise KeyboardInterrupt
+            return torch.from_numpy(stream(3, step).normal(size=(5, 4)).astype(np.float32))
+
+        def step(batch: Tensor, model: nn.Module = model):
+            return (model(batch) - batch).square().mean(), dict
+
+        config = LoopConfig(folder=folder, optimizer=CONFIG, log_every=1, save_every_seconds=0.0)
+        with suppress(KeyboardInterrupt):
+            train(model, make, step, config, tell=lines.append)
+    return [line["loss"] for line in lines]
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.sets(st.integers(0, CONFIG.steps - 1), max_size=4))
+def test_breaks_at_any_steps_change_nothing(breaks: set[int]) -> None:
+    # Waiting for a disk proves nothing here; `test_killed` waits.
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as home:
+        patch.setattr(os, "fsync", lambda handle: None)
+        whole = losses(Path(home) / "whole", [])
+        assert len(whole) == CONFIG.steps
+        assert losses(Path(home) / "cut", sorted(breaks)) == whole
