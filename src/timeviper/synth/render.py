@@ -21,8 +21,9 @@ from timeviper.synth.world import Worlds
 
 # Frames drawn at once: 64 of 320x180 are 44 MB of floats.
 _AT_ONCE = 64
-# With two threads the same frames were measured to give other bytes from run to run.
-_THREADS = "1"
+# The same frames were measured to give other bytes from run to run with two threads, and with one
+# thread too while x264's macroblock tree was on.
+_SAME_BYTES = {"threads": "1", "mbtree": "0"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def render_video(worlds: Worlds, path: Path, *, number: int = 0, film: Film | No
 
 
 def _stream(container: OutputContainer, film: Film) -> VideoStream:
-    options = {"crf": str(film.crf), "preset": "veryfast", "threads": _THREADS}
+    options = {"crf": str(film.crf), "preset": "veryfast", **_SAME_BYTES}
     stream = container.add_stream("libx264", rate=film.fps, options=options)
     stream.width, stream.height, stream.pix_fmt = film.width, film.height, "yuv420p"
     return stream
