@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from timeviper.inference.engine import Answer, Engine
+    from timeviper.inference.engine import Answer, AskOptions, Engine, Watch
     from timeviper.weights.loader import load_decoder
 
 try:
@@ -16,11 +16,13 @@ except PackageNotFoundError:
     # A source tree on the path without an installation has no metadata.
     __version__ = "0+unknown"
 
-__all__ = ["Answer", "Engine", "__version__", "load_decoder"]
+__all__ = ["Answer", "AskOptions", "Engine", "Watch", "__version__", "load_decoder"]
 
 _HOMES = {
     "Answer": "timeviper.inference.engine",
+    "AskOptions": "timeviper.inference.engine",
     "Engine": "timeviper.inference.engine",
+    "Watch": "timeviper.inference.engine",
     "load_decoder": "timeviper.weights.loader",
 }
 
