@@ -52,9 +52,8 @@ def record(seed: int, model: str) -> None:
             console.print(Text.from_ansi(run(words, Path(folder))))
         IMAGES.mkdir(parents=True, exist_ok=True)
         shutil.copy(Path(folder) / "demo" / "storyboard.png", IMAGES / "storyboard.png")
-    # Few colours and no photographs: a palette keeps the repository small.
     with Image.open(IMAGES / "storyboard.png") as picture:
-        picture.quantize(192).save(IMAGES / "storyboard.png", optimize=True)
+        picture.save(IMAGES / "storyboard.png", optimize=True)
     console.save_svg(str(IMAGES / "demo.svg"), title="timeviper")
 
 

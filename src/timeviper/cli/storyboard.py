@@ -111,14 +111,14 @@ def _draw_line(
     left, right = _MARGIN, _WIDTH - _MARGIN
     draw.rectangle((left, top + 12, right, top + 18), fill="#39414d")
     # Each moment has a lane of its own, so that two at the same time are both seen.
-    lane = 18 / max(len(moments), 1)
+    lane = 24 / max(len(moments), 1)
     for number, moment in enumerate(moments):
         if moment is not None:
             scale = (right - left) / max(duration, 1e-9)
             first = min(left + moment.start_seconds * scale, right - 4)
             last = min(max(left + moment.end_seconds * scale, first + 4), right)
             color = _COLORS[number % len(_COLORS)]
-            upper = top + 6 + number * lane
+            upper = top + 3 + number * lane
             draw.rectangle((first, upper, last, upper + lane - 1), fill=color)
     for fraction in (0.0, 0.25, 0.5, 0.75, 1.0):
         label, at = format_time(duration * fraction), left + (right - left) * fraction
