@@ -87,14 +87,23 @@ def ask_all(
 def read_answers(files: Iterable[Path]) -> list[dict[str, Any]]:
     """All rows of some answer files; a missing file has none."""
     return [
-        json.loads(line) for file in files if file.exists() for line in file.open() if line.strip()
+        json.loads(line)
+        for file in files
+        if file.exists()
+        for line in file.read_text().splitlines()
+        if line.strip()
     ]
 
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Share]]:
-    """Share of right answers by engine and task, and `overall`."""
+    """Share of right answers by engine and task, and `overall`.
+
+    Args:
+        rows: as `read_answers` gives them; of one question asked twice the last answer counts.
+    """
+    once = {(row["engine"], row["index"], row["task"]): row for row in rows}
     table: dict[str, dict[str, Share]] = {}
-    for row in rows:
+    for row in once.values():
         one = Share(right=int(row["right"]), total=1)
         tasks = table.setdefault(row["engine"], {})
         for task in (row["task"], "overall"):

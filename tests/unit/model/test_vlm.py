@@ -23,7 +23,7 @@ from timeviper.model.config import (
 from timeviper.model.fusion import fuse
 from timeviper.model.init import init_decoder, init_linear
 from timeviper.model.projector import Projector
-from timeviper.model.vlm import TimeViper
+from timeviper.model.vlm import TimeViper, under_plan
 from timeviper.ops.merge import tome
 
 KEPT, SIDE = 4, 12
@@ -218,3 +218,28 @@ def test_bfloat16_weights_take_float32_frames() -> None:
         out, _ = whole(pack)
     assert out.hidden.dtype == torch.bfloat16
     assert torch.isfinite(out.hidden).all()
+
+
+def test_another_plan_shares_every_weight_and_leaves_the_model_alone() -> None:
+    built, plain = model(), TransferPlan()
+    other = under_plan(built, plain)
+    assert other.config.decoder.transfer == other.decoder.config.transfer == plain
+    assert built.config == CONFIG
+    assert built.decoder.config == CONFIG.decoder
+    mine, theirs = dict(built.named_parameters()), dict(other.named_parameters())
+    assert {n: id(p) for n, p in mine.items()} == {n: id(p) for n, p in theirs.items()}
+    assert not other.training
+    shown = inputs(3, 5)
+    with torch.no_grad():
+        on, off = built(shown)[0], other(shown)[0]
+        again = under_plan(other, CONFIG.decoder.transfer)(shown)[0]
+    # Nothing is dropped any more; under its own plan it is itself again.
+    assert len(on.kinds) < len(off.kinds) == shown.layout.total
+    assert torch.equal(again.hidden, on.hidden)
+
+
+def test_a_plan_without_its_weights_is_refused() -> None:
+    torch.manual_seed(3)
+    bare = TimeViper(replace(CONFIG, decoder=HYBRID))
+    with pytest.raises(ConfigError, match="sites that transfer at layers none"):
+        under_plan(bare, CONFIG.decoder.transfer)

@@ -1,0 +1,75 @@
+"""The recipe of the model that ships: what it embeds, and a run of a few steps to the end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recipes import tiny
+from tests.tolerances import TOL, close
+from tests.unit.training.toys import maker, mix
+from timeviper.core.layout import TokenLayout
+from timeviper.inference.engine import Engine
+from timeviper.synth.draw import atlas_tensor
+from timeviper.weights.loader import resolve
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def test_videos_are_embedded_as_the_engine_embeds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Engine.load("tiny", device="cpu").model
+    batch = maker(mix(8, 3, 1))(0)
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.rand(3 * 8, 3, 96, 96, generator=generator) * 2 - 1
+
+    def drawn(painter, number, seconds, *, size, generator):
+        assert size == 96
+        assert number.tolist() == [video for video in range(3) for _ in range(8)]
+        assert seconds.tolist() == [float(second) for _ in range(3) for second in range(8)]
+        # In parts, as a large step is drawn.
+        yield from pixels.split(10)
+
+    monkeypatch.setattr(tiny, "seen_frames", drawn)
+    with torch.no_grad():
+        got = tiny.embed_videos(model, batch, atlas_tensor(48), torch.Generator())
+        layout = TokenLayout.from_kinds(batch.video.kinds, list(batch.video_lengths))
+        want = model.embed(torch.from_numpy(batch.video.ids), model.encode_frames(pixels), layout)
+    close("embedded", got=got.hidden, want=want, tol=TOL.training.f32)
+    np.testing.assert_array_equal(got.kinds, layout.kinds)
+    assert got.lengths == batch.video_lengths
+
+
+def test_every_phase_fits_its_frames_and_the_last_one_trains_the_shipped_plan() -> None:
+    phases = tiny.phases(16384)
+    assert [phase.until for phase in phases] == sorted(phase.until for phase in phases)
+    assert phases[-1].until > 1
+    for one in (m for phase in phases for m in phase.mixes):
+        assert one.num_frames * one.videos == 16384
+    assert {m.plan for m in phases[-1].mixes} == {"on", "off"}
+    assert max(m.num_frames for m in phases[-1].mixes if m.plan == "on") == 1024
+
+
+@pytest.mark.slow
+def test_both_stages_end_in_a_folder_that_answers(tmp_path: Path) -> None:
+    command = [sys.executable, "recipes/tiny.py", "--out", tmp_path, "--tokenizer", resolve("tiny")]
+    sizes = ["--tower-steps", "2", "--steps", "2", "--frames", "64", "--workers", "0"]
+    ran = subprocess.run(
+        [*map(str, command), *sizes, "--device", "cpu"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert '"complete": true' in ran.stdout
+    assert {"tower.jsonl", "model"} <= {path.name for path in tmp_path.iterdir()}
+    engine = Engine.load(tmp_path / "model", device="cpu")
+    frames = np.zeros((3, 96, 96, 3), dtype=np.uint8)
+    answer = engine.ask(frames, "What appears in the video?")
+    assert answer.frames == 3
+    assert answer.tokens > 0
