@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from timeviper.core.device import pick_device
 from timeviper.core.precision import Precision, default_precision
@@ -20,6 +23,8 @@ from timeviper.weights.native import MODEL_TYPE, read_config
 from timeviper.weights.shards import Shards, read_json
 
 __all__ = ["load_decoder", "load_model", "load_tower", "resolve"]
+
+_Part = TypeVar("_Part", bound=nn.Module)
 
 
 def load_model(
@@ -47,9 +52,7 @@ def load_model(
     config = read_config(folder)
     model = on_meta(lambda: TimeViper(config))
     shards = Shards(folder)
-    target, dtype = _place(device, precision)
-    fill(model, shards, _same(shards, ""), device=target, dtype=dtype)
-    return model.eval()
+    return _filled(model, shards, _same(shards, ""), device=device, precision=precision)
 
 
 def load_decoder(
@@ -83,9 +86,7 @@ def load_decoder(
         config = layout.config
         names = layout.keymap(shards.shapes).to_native(shards.shapes)
     decoder = on_meta(lambda: Decoder(config))
-    target, dtype = _place(device, precision)
-    fill(decoder, shards, names, device=target, dtype=dtype)
-    return decoder.eval()
+    return _filled(decoder, shards, names, device=device, precision=precision)
 
 
 def load_tower(
@@ -125,16 +126,20 @@ def load_tower(
         config = layout.config
         names = layout.keymap(shards.shapes).to_native(shards.shapes)
     tower = on_meta(lambda: build_tower(config))
-    target, dtype = _place(device, precision)
-    fill(tower, shards, names, device=target, dtype=dtype)
-    return tower.eval()
+    return _filled(tower, shards, names, device=device, precision=precision)
 
 
-def _place(
-    device: torch.device | str | None, precision: Precision | None
-) -> tuple[torch.device, torch.dtype]:
+def _filled(
+    module: _Part,
+    shards: Shards,
+    names: Mapping[str, Renamed],
+    *,
+    device: torch.device | str | None,
+    precision: Precision | None,
+) -> _Part:
     target = pick_device(None if device is None else str(device))
-    return target, (precision or default_precision(target)).dtype
+    fill(module, shards, names, device=target, dtype=(precision or default_precision(target)).dtype)
+    return module.eval()
 
 
 def _same(shards: Shards, prefix: str) -> dict[str, Renamed]:
