@@ -34,12 +34,8 @@ def test_the_index_of_decisions_names_each_by_its_title() -> None:
     folder = ROOT / "docs" / "decisions"
     index = (folder / "README.md").read_text(encoding="utf-8")
     for path in sorted(folder.glob("[0-9]*.md")):
-        title = (
-            path.read_text(encoding="utf-8").splitlines()[0].removeprefix(f"# {path.name[:4]}: ")
-        )
-        assert f"[{path.name[:4]}]({path.name}): {title}" in index, (
-            f"{path.name} is not in the index"
-        )
+        number, title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").split(": ", 1)
+        assert f"- [{number}]({path.name}): {title}" in index, f"{path.name} is not in the index"
 
 
 def test_every_make_target_in_the_documents_exists() -> None:

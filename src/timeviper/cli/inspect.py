@@ -19,7 +19,9 @@ _STYLES = {"M": "cyan", "*": "bold magenta", "-": "dim"}
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="A model that ships, a preset, or a checkpoint folder.")],
+    model: Annotated[
+        str, typer.Argument(help="A model that ships, a preset, or a checkpoint folder.")
+    ],
     frames: Annotated[int, typer.Option(min=0, help="Frames of the video to reckon with.")] = 3600,
     precision: Annotated[
         str, typer.Option(help="Number format: float32, bfloat16 or float16.")
@@ -52,7 +54,6 @@ def read_model(name: str) -> TimeViperConfig:
         CheckpointError: the folder holds no readable config.
     """
     from timeviper.model.presets import PRESETS, preset
-
     from timeviper.weights.folders import bundled
     from timeviper.weights.native import read_config
 
