@@ -94,14 +94,17 @@ def test_training_reads_the_tokens_that_the_engine_reads(
             continue
         heard.clear()
         answer = engine.ask(encoded, question.question)
-        want = kinds[number] == SpanKind.INSTRUCTION.code
-        # The first call reads the question; each later one reads one word of the answer.
-        np.testing.assert_array_equal(heard[0].ids, ids[number][want])
-        np.testing.assert_array_equal(heard[0].kinds, kinds[number][want])
+        # The first call reads the question, each later one a word of the answer; so the row has
+        # the question's tokens, and after them nothing but the answer's.
+        asked_for = len(heard[0])
+        np.testing.assert_array_equal(heard[0].ids, ids[number][:asked_for])
+        np.testing.assert_array_equal(heard[0].kinds, kinds[number][:asked_for])
+        assert set(kinds[number][asked_for:]) == {SpanKind.ANSWER.code}
         if answer.text == question.answer:
             said = PromptTokens.join(heard[1:])
-            np.testing.assert_array_equal(said.ids, ids[number][~want][: len(said)])
-            np.testing.assert_array_equal(said.kinds, kinds[number][~want][: len(said)])
+            end = asked_for + len(said)
+            np.testing.assert_array_equal(said.ids, ids[number][asked_for:end])
+            np.testing.assert_array_equal(said.kinds, kinds[number][asked_for:end])
 
 
 def rows_of(engine: Engine, question: Question) -> QuestionRows:

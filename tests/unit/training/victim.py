@@ -26,8 +26,8 @@ from timeviper.training.loop import LoopConfig, Report, train
 from timeviper.training.optimizer import OptimizerConfig, build_optimizers
 
 STEPS = 12
-# Operations of one save: more than this many kills reach into the next one.
-OPERATIONS = 14
+# Each file operation of a save; twice, since the first round has no checkpoint to replace.
+OPERATIONS = (*range(10), *range(10))
 
 
 def build() -> nn.Module:
@@ -111,7 +111,7 @@ def main() -> None:
         die_before(operation)
         run(folder)
 
-    count = sum(killed(lambda n=n: dying(n), None) for n in range(OPERATIONS))
+    count = sum(killed(lambda n=n: dying(n), None) for n in OPERATIONS)
     # From before the first step to some steps later, however fast the disk is.
     moments = np.geomspace(0.001, 0.5, kills) * np.random.default_rng(kills).uniform(
         0.7, 1.0, kills
