@@ -1,4 +1,4 @@
-"""`timeviper ask` as a process: what it prints where, and how it refuses."""
+"""`timeviper ask`: what it prints where as a process, and how it refuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.e2e.program import assert_refused, timeviper
+from tests.e2e.program import assert_refused, called, timeviper
 from tests.toy_engine import noise, write_video
 from tests.unit.video.files import sound_only
 
@@ -92,7 +92,7 @@ def test_bad_videos_are_refused_before_a_model_is_loaded(kind: str, tmp_path: Pa
 
 def test_a_single_pixel_is_no_crash(toy_folder: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((1, 1, 3), np.uint8)).save(tmp_path / "dot.png")
-    ran = timeviper("ask", tmp_path / "dot.png", "What?", "--model", toy_folder, "--json")
+    ran = called("ask", tmp_path / "dot.png", "What?", "--model", toy_folder, "--json")
     assert ran.code == 0, ran.err
     assert ran.json["frames"] == 1
 
@@ -110,12 +110,12 @@ def test_a_single_pixel_is_no_crash(toy_folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_options_are_refused(options: list[str], says: str, video: Path) -> None:
-    assert_refused(timeviper("ask", video, "What?", *options), says=says)
+    assert_refused(called("ask", video, "What?", *options), says=says)
 
 
 @pytest.mark.parametrize(("question", "says"), [("  ", "question"), ("why " * 600, "512")])
 def test_bad_questions_are_refused(question: str, says: str, toy_folder: Path, video: Path) -> None:
-    assert_refused(timeviper("ask", video, question, "--model", toy_folder), says=says)
+    assert_refused(called("ask", video, question, "--model", toy_folder), says=says)
 
 
 def _without_a_tensor(folder: Path) -> str:
@@ -165,7 +165,7 @@ def test_bad_checkpoints_are_refused(spoil, toy_folder: Path, video: Path, tmp_p
     folder = tmp_path / "spoiled"
     shutil.copytree(toy_folder, folder)
     says = spoil(folder)
-    assert_refused(timeviper("ask", video, "What?", "--model", folder), says=says)
+    assert_refused(called("ask", video, "What?", "--model", folder), says=says)
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback(toy_folder: Path, tmp_path: Path) -> None:
