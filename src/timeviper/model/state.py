@@ -204,11 +204,6 @@ class DecoderState:
             ),
         )
 
-    def drop_pending_tokens(self) -> DecoderState:
-        """The same state without parked tokens, for callers that ask nothing more."""
-        kept = tuple(None if p is None else replace(p, parked=()) for p in self.pending)
-        return replace(self, pending=kept)
-
 
 def stack(states: Sequence[DecoderState]) -> DecoderState:
     """One state whose sequences are those of all `states`, in order.

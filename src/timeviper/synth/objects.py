@@ -21,12 +21,6 @@ def load_names() -> tuple[str, ...]:
 
 
 @cache
-def ids_by_name() -> dict[str, int]:
-    """Object id of each name."""
-    return {name: number for number, name in enumerate(load_names())}
-
-
-@cache
 def load_atlas(size: int = 96) -> NDArray[np.uint8]:
     """Drawings with premultiplied alpha, shape (object, size, size, 4).
 

@@ -221,7 +221,7 @@ def _question(  # noqa: PLR0913
     span: tuple[int, int] | None = None,
 ) -> Question:
     phrases = PHRASES[task]
-    # The first form of each task is what most people type: half of all questions use it.
+    # The first form of each task is what most people type: more than a third use it.
     plain = not how.paraphrase or rng.random() < 0.3
     phrase = phrases[0] if plain else phrases[int(rng.integers(len(phrases)))]
     words = phrase.format(name=name, other=other, time=clock(second + how.offset))

@@ -9,7 +9,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from timeviper.synth.objects import article, ids_by_name, load_atlas, load_names
+from timeviper.synth.objects import article, load_atlas, load_names
 
 # Seen at this size by a tower that looks at 96x96 pixels.
 SEEN = 24
@@ -21,11 +21,6 @@ def test_names_are_unique_lower_case_words() -> None:
     assert len(set(names)) == len(names)
     for name in names:
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*( [a-z]+)?", name), name
-
-
-def test_id_of_a_name_is_its_place() -> None:
-    names = load_names()
-    assert [ids_by_name()[name] for name in names] == list(range(len(names)))
 
 
 def test_common_things_are_among_them() -> None:

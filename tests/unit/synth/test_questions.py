@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from timeviper.synth.objects import article, ids_by_name, load_names
+from timeviper.synth.objects import article, load_names
 from timeviper.synth.phrases import PHRASES
 from timeviper.synth.questions import Asking, Question, Task, ask, chance, clock, texts
 from timeviper.synth.world import Event, World, sample_worlds
@@ -17,8 +17,8 @@ CLEAR = Asking(clear=True, paraphrase=False)
 
 
 def world_of(*events: tuple[str, int, int], num_frames: int = 60) -> World:
-    ids = ids_by_name()
-    made = [Event(object_id=ids[name], start=start, end=end) for name, start, end in events]
+    names = load_names()
+    made = [Event(object_id=names.index(name), start=start, end=end) for name, start, end in events]
     return World(num_frames=num_frames, events=tuple(made))
 
 
