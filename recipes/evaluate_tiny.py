@@ -22,6 +22,7 @@ from timeviper.model.config import TransferPlan
 from timeviper.model.vlm import under_plan
 
 SEED = 909090
+ENGINES = ("on", BLIND, "off", "drop")
 
 
 def variants(engine: Engine) -> dict[str, Engine]:
@@ -40,17 +41,24 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--videos", type=int, default=200)
-    parser.add_argument("--engines", default="on,blind,off,drop")
+    parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--shard", type=int, nargs=2, default=(0, 1), metavar=("K", "OF"))
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     args = parser.parse_args()
+    number, shards = args.shard
+    asked = args.engines.split(",")
+    if unknown := sorted(set(asked) - set(ENGINES)):
+        parser.error(f"expected engines among {', '.join(ENGINES)}; got {', '.join(unknown)}")
+    if args.videos < 1 or not 0 <= number < shards:
+        parser.error(
+            f"expected --videos of 1 or more and K below OF; got {args.videos}, {args.shard}"
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     # One thread each: several shards side by side beat threads that wait for each other.
     engines = variants(Engine.load(args.model, threads=1 if args.shard[1] > 1 else None))
     heldout = Heldout(seed=SEED, videos=args.videos, folder=args.out / "films")
-    number, shards = args.shard
     ask_all(
-        {name: engines[name] for name in args.engines.split(",")},
+        {name: engines[name] for name in asked},
         heldout,
         range(number, args.videos, shards),
         answers=args.out / f"answers-{number}-{shards}.jsonl",
