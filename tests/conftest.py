@@ -8,6 +8,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import torch
+
+if not torch.cuda.is_available():
+    # Read when a kernel is defined, Triton's own among them: before anything imports Triton.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 import jaxtyping
 
 # Axis strings of the public edges are checked while testing; before every import of ours.
@@ -18,7 +24,6 @@ import random  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 settings.register_profile(

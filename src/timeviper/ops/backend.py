@@ -1,5 +1,6 @@
 """Which implementation each op runs on, and why: one table, no silent fallback."""
 
+import importlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,15 +11,16 @@ from typing import Any
 import torch
 
 from timeviper.core.errors import ConfigError
-from timeviper.ops import attention, conv1d, merge, norm, rotary, ssd_chunked, ssd_reference
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """Whether an implementation can run on a kind of device, in words for `doctor`."""
-
-    available: bool
-    why: str
+from timeviper.ops import (
+    attention,
+    conv1d_torch,
+    merge,
+    norm_torch,
+    rotary,
+    ssd_chunked,
+    ssd_reference,
+)
+from timeviper.ops.triton_probe import Probe, probe_triton
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +28,12 @@ class Implementation:
     """One way to compute an op.
 
     `probe` is asked with a device type ("cpu", "cuda"); the available one of highest `priority`
-    is chosen.
+    is chosen. `run` is the function, or "module:function" where importing the module needs a
+    package that may be missing: it is loaded when chosen.
     """
 
     name: str
-    run: Callable[..., Any]
+    run: Callable[..., Any] | str
     probe: Callable[[str], Probe]
     priority: int = 0
 
@@ -55,6 +58,16 @@ def _only(name: str, run: Callable[..., Any], why: str) -> tuple[Implementation,
     return (Implementation(name=name, run=run, probe=_anywhere(why)),)
 
 
+def _torch_or_triton(
+    run: Callable[..., Any], why: str, *, kernels: str
+) -> tuple[Implementation, ...]:
+    """Fused kernels where they can run, and plain torch."""
+    return (
+        Implementation(name="triton", run=kernels, probe=probe_triton, priority=10),
+        *_only("torch", run, why),
+    )
+
+
 _TABLE = MappingProxyType(
     {
         "ssd": (
@@ -70,11 +83,23 @@ _TABLE = MappingProxyType(
                 probe=_anywhere("float64 step loop, the oracle; slow"),
             ),
         ),
-        "causal_conv1d": _only("torch", conv1d.causal_conv1d, "shifted sums in plain torch"),
+        "causal_conv1d": _torch_or_triton(
+            conv1d_torch.causal_conv1d,
+            "shifted sums in plain torch",
+            kernels="timeviper.ops.conv1d_triton:causal_conv1d",
+        ),
         "attention": _only("sdpa", attention.attention, "torch's scaled_dot_product_attention"),
         "rotary": _only("torch", rotary.rotary, "plain torch"),
-        "rms_norm": _only("torch", norm.rms_norm, "torch's rms_norm in float32"),
-        "gated_rms_norm": _only("torch", norm.gated_rms_norm, "torch's rms_norm in float32"),
+        "rms_norm": _torch_or_triton(
+            norm_torch.rms_norm,
+            "torch's rms_norm in float32",
+            kernels="timeviper.ops.norm_triton:rms_norm",
+        ),
+        "gated_rms_norm": _torch_or_triton(
+            norm_torch.gated_rms_norm,
+            "torch's rms_norm in float32",
+            kernels="timeviper.ops.norm_triton:gated_rms_norm",
+        ),
         "tome": _only("torch", merge.tome, "batched gathers in plain torch"),
     }
 )
@@ -118,8 +143,8 @@ def choose(op: str, name: str | None = None, *, device_type: str | None = None) 
     if asked is None:
         for entry in _implementations(op):
             probe = entry.probe(device_type)
-            if probe.available:
-                return Choice(op=op, name=entry.name, why=probe.why, run=entry.run)
+            if probe.available and not probe.by_name:
+                return Choice(op=op, name=entry.name, why=probe.why, run=_load(entry))
         raise ConfigError(
             want=f"an implementation of {op} for {device_type}", got=None, do="use another device"
         )
@@ -132,7 +157,7 @@ def choose(op: str, name: str | None = None, *, device_type: str | None = None) 
             do=f"use one of {', '.join(names(op))}",
         )
     why = "asked for by the call" if name else "overridden"
-    return Choice(op=op, name=asked, why=f"{why}; {probe.why}", run=entry.run)
+    return Choice(op=op, name=asked, why=f"{why}; {probe.why}", run=_load(entry))
 
 
 def explain(device_type: str | None = None) -> list[Choice]:
@@ -181,6 +206,15 @@ def _named(op: str, name: str) -> Implementation:
     raise ConfigError(
         want=f"a backend of {op}: {', '.join(names(op))}", got=name, do="pick one of them"
     )
+
+
+def _load(entry: Implementation) -> Callable[..., Any]:
+    """The function of an entry, its module imported when it is given by name."""
+    if not isinstance(entry.run, str):
+        return entry.run
+    module, function = entry.run.split(":")
+    loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return loaded
 
 
 def _best_device_type() -> str:

@@ -1,15 +1,18 @@
 """Root-mean-square norms, plain and gated by group, in float32 whatever the input."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from timeviper.core.errors import ConfigError
+from timeviper.ops import backend as backends
 
 
 def rms_norm(
-    x: Float[Tensor, "... width"], weight: Float[Tensor, "width"], eps: float
+    x: Float[Tensor, "... width"],
+    weight: Float[Tensor, "width"],
+    eps: float,
+    *,
+    backend: str | None = None,
 ) -> Float[Tensor, "... width"]:
     """Scale each vector to unit root mean square, then by a weight a channel.
 
@@ -17,14 +20,18 @@ def rms_norm(
         x: vectors along the last axis, any dtype.
         weight: one factor a channel, applied in float32 before the cast back.
         eps: added to the mean square.
+        backend: name of an implementation; None leaves the choice to the registry.
 
     Returns:
         The normed vectors in the dtype of `x`.
 
+    Raises:
+        ConfigError: an unknown backend.
+
     Source: spec of Nemotron-H blocks; Zhang and Sennrich 2019.
     """
-    work = _work_dtype(x)
-    return F.rms_norm(x.to(work), (x.shape[-1],), weight.to(work), eps).to(x.dtype)
+    chosen = backends.choose("rms_norm", backend, device_type=x.device.type)
+    return chosen.run(x, weight, eps)
 
 
 def gated_rms_norm(
@@ -34,21 +41,23 @@ def gated_rms_norm(
     *,
     eps: float,
     group_size: int,
+    backend: str | None = None,
 ) -> Float[Tensor, "... width"]:
     """Gate, then norm each group of channels by itself, then scale.
 
     Args:
         x: output of the scan, any dtype.
-        gate: same shape; enters as `silu(gate)` before the norm.
+        gate: same shape; enters as `silu(gate)` before the norm. May be a slice.
         weight: one factor a channel.
         eps: added to each group's mean square.
         group_size: channels a group; must divide the width.
+        backend: name of an implementation; None leaves the choice to the registry.
 
     Returns:
         The gated and normed vectors in the dtype of `x`.
 
     Raises:
-        ConfigError: the group size does not divide the width.
+        ConfigError: the group size does not divide the width, or an unknown backend.
 
     Source: Mamba-2, gated RMSNorm with `norm_before_gate=False`.
     """
@@ -59,13 +68,5 @@ def gated_rms_norm(
             got=group_size,
             do="set group_size to intermediate size / n_groups",
         )
-    work = _work_dtype(x)
-    gated = x.to(work) * F.silu(gate.to(work))
-    groups = gated.unflatten(-1, (width // group_size, group_size))
-    normed = F.rms_norm(groups, (group_size,), None, eps).flatten(-2)
-    return (normed * weight.to(work)).to(x.dtype)
-
-
-def _work_dtype(x: Tensor) -> torch.dtype:
-    """float64 stays, for gradient checks; all else is normed in float32."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+    chosen = backends.choose("gated_rms_norm", backend, device_type=x.device.type)
+    return chosen.run(x, gate, weight, eps=eps, group_size=group_size)
