@@ -3,7 +3,7 @@
 command:  python recipes/train_tokenizer.py --out FOLDER
 needs:    the texts and names of `timeviper.synth`; 5 s on one core
 result:   tokenizer.json, tokenizer_config.json, special_tokens_map.json; the same bytes each run,
-          2,048 ids, every word of an object's name one token (printed)
+          3,072 ids, every word of an object's name one token (printed)
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as Backend
 
 from timeviper.processing.tokenizer import SpecialRoles, Tokenizer
-from timeviper.synth import objects, questions
+from timeviper.synth import catalogue, questions
 
-VOCAB_SIZE = 2048
+VOCAB_SIZE = 3072
 SPECIALS = (
     "<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<image>",
 )  # fmt: skip
@@ -29,7 +29,7 @@ ROLES = SpecialRoles(bos="<s>", eos="</s>", pad="<pad>")
 # time is the same two tokens as a mark and inside a sentence), a word with its space, one sign.
 UNITS = r":[0-9]{2}(?![0-9])|[0-9]+| ?\p{L}+| ?[^\s\p{L}0-9]|\s+(?!\S)|\s"
 # A clock of the model's world: minutes pass 59 because there are no hours.
-MINUTES = tuple(f"{minute:02d}" for minute in range(200))
+MINUTES = tuple(f"{minute:02d}" for minute in range(256))
 SECONDS = tuple(f":{second:02d}" for second in range(60))
 # A word of the texts with its space; each is a token, so that merges are for words unseen.
 WORD = r" ?[A-Za-z]+"
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--vocab-size", type=int, default=VOCAB_SIZE)
     arguments = parser.parse_args()
-    names = objects.load_names()
+    names = [thing.name for thing in catalogue.things()]
     tokenizer = build(questions.texts(), names, vocab_size=arguments.vocab_size)
     tokenizer.save(arguments.out)
     print(f"{tokenizer.vocab_size} ids, {len(names)} names")

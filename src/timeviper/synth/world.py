@@ -1,62 +1,125 @@
-"""Worlds as data: which object is on screen when, and before which background. Draws nothing."""
+"""Worlds as values: what is on screen when, how it moves, before which haystack. Draws nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timeviper.core.errors import RequestError
-from timeviper.core.seeding import stream
-from timeviper.synth.objects import load_names
+from timeviper.synth.catalogue import ThingKind, kind_of, things
 
-# Seconds that separate two appearances at least.
-MIN_GAP = 2
-MIN_SECONDS, MAX_SECONDS = 3, 24
-MAX_OBJECTS, MAX_TIMES, MAX_EVENTS = 5, 5, 12
+# Appearances that a world holds at most.
+MAX_EVENTS = 16
+# Drawings of an appearance: the thing, its partner on the same card, the arrow between them.
+SLOTS = 3
 # Rows and columns of the colour blobs of a background.
 BLOBS = (4, 6)
 
 
+class Motion(StrEnum):
+    """How a thing moves while it is on screen."""
+
+    STILL = "still"
+    LEFT = "left"
+    RIGHT = "right"
+    UP = "up"
+    DOWN = "down"
+    CLOSER = "closer"
+    AWAY = "away"
+    TURNING = "turning"
+
+
+class Change(StrEnum):
+    """What happens to the whole picture at one moment, and stays."""
+
+    NONE = "none"
+    GREY = "grey"
+    DARK = "dark"
+    FRAME = "frame"
+    BARS = "bars"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One appearance: object `object_id` is on screen from `start` until before `end`, seconds."""
+    """One appearance: a thing, or a card of two, from `start` until before `end`, seconds.
 
-    object_id: int
+    Args:
+        thing: id in the catalogue.
+        start: first second.
+        end: second when it is gone.
+        partner: the second thing of a card: a number or a word below, or what an arrow points to;
+            None for a thing alone.
+        motion: how it moves; cards are still.
+    """
+
+    thing: int
     start: int
     end: int
+    partner: int | None = None
+    motion: Motion = Motion.STILL
 
     @property
     def name(self) -> str:
-        """Name of the object."""
-        return load_names()[self.object_id]
+        """What a sentence calls the thing after "the"."""
+        return things()[self.thing].name
+
+    @property
+    def points(self) -> bool:
+        """Whether the thing points to its partner by an arrow."""
+        return self.partner is not None and kind_of(self.partner) in (
+            ThingKind.OBJECT,
+            ThingKind.SHAPE,
+        )
+
+    def shows(self, thing: int) -> bool:
+        """Whether the thing is part of this appearance."""
+        return thing in (self.thing, self.partner)
+
+    @property
+    def said(self) -> str:
+        """In words: "a cat", "a cat with the number 7", "a cat pointing to a dog"."""
+        first = things()[self.thing].one
+        if self.partner is None:
+            return first
+        link = "pointing to" if self.points else "with"
+        return f"{first} {link} {things()[self.partner].one}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
     """What can be asked about: a length in seconds and the appearances in order of time.
 
-    Law: appearances never overlap; at least `MIN_GAP` seconds lie between two.
+    Law: appearances never overlap; at least `sample.MIN_GAP` seconds lie between two.
+
+    Args:
+        num_frames: seconds.
+        events: in order of time.
+        change: what happens to the whole picture, if anything does.
+        change_second: when.
     """
 
     num_frames: int
     events: tuple[Event, ...]
+    change: Change = Change.NONE
+    change_second: int | None = None
 
     def at(self, second: float) -> Event | None:
         """The appearance on screen at a moment."""
         return next((e for e in self.events if e.start <= second < e.end), None)
 
-    def times_of(self, object_id: int) -> tuple[Event, ...]:
-        """All appearances of an object."""
-        return tuple(e for e in self.events if e.object_id == object_id)
+    def times_of(self, thing: int) -> tuple[Event, ...]:
+        """All appearances that show a thing, alone or on a card."""
+        return tuple(e for e in self.events if e.shows(thing))
 
     @property
-    def object_ids(self) -> tuple[int, ...]:
-        """Distinct objects in order of their first appearance."""
-        return tuple(dict.fromkeys(e.object_id for e in self.events))
+    def things(self) -> tuple[int, ...]:
+        """Distinct things in order of their first appearance, cards first thing first."""
+        both = (i for e in self.events for i in (e.thing, e.partner) if i is not None)
+        return tuple(dict.fromkeys(both))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,149 +128,75 @@ class Worlds:
 
     Args:
         num_frames: seconds of each, at one frame a second.
-        object_id: shape (world, event), -1 where there is none.
-        start: first second, shape (world, event).
+        thing: catalogue id of each drawing (thing, partner, arrow), shape (world, event, SLOTS),
+            -1 where there is none.
+        start: first second, shape (world, event); past the end where there is no event.
         end: second when it is gone, shape (world, event).
-        place: centre and drift over the appearance (x, y, dx, dy) in shares of the frame, shape
-            (world, event, 4).
-        shape: height as a share of the frame's, tilt in radians, mirrored as -1 or 1, shape
-            (world, event, 3).
+        motion: place of the motion in `Motion`, shape (world, event).
+        place: centre x, y and half width, half height of each drawing in shares of the frame's
+            width and height, shape (world, event, SLOTS, 4).
+        move: what slot 0 does over the whole appearance: dx, dy in shares, growth (factor of size
+            reached at the end), turn in radians; shape (world, event, 4).
+        look: of slot 0: tilt in radians, mirrored as -1 or 1; shape (world, event, 2).
+        cover: a bar that hides part of the picture: centre x at the start and at the end of the
+            appearance, half width (0 for none), red, green, blue; shape (world, event, 6).
         scene_start: second when a background begins, shape (world, scene); inf where none is.
         colours: the two ends of the gradient, shape (world, scene, 2, 3), 0 to 1.
         blobs: colour blobs, shape (world, scene, 3, *BLOBS), about -0.2 to 0.2.
         texture: gradient angle, stripe amplitude, frequency, angle, pan x, pan y a second, shape
             (world, scene, 6).
+        footage: clip (-1: drawn background), first frame, clip frames a second, mirrored as -1
+            or 1, zoom (1 or more); shape (world, 5).
+        change: place of the change in `Change` and its second (inf for none), shape (world, 2).
+        grain: amplitude of the film's noise, 0 to 0.06, shape (world,).
     """
 
     num_frames: int
-    object_id: NDArray[np.int64]
+    thing: NDArray[np.int64]
     start: NDArray[np.int64]
     end: NDArray[np.int64]
+    motion: NDArray[np.int64]
     place: NDArray[np.float32]
-    shape: NDArray[np.float32]
+    move: NDArray[np.float32]
+    look: NDArray[np.float32]
+    cover: NDArray[np.float32]
     scene_start: NDArray[np.float32]
     colours: NDArray[np.float32]
     blobs: NDArray[np.float32]
     texture: NDArray[np.float32]
+    footage: NDArray[np.float32]
+    change: NDArray[np.float32]
+    grain: NDArray[np.float32]
 
     def __len__(self) -> int:
         """Number of worlds."""
-        return len(self.object_id)
+        return len(self.thing)
 
     def world(self, number: int) -> World:
-        """The events of one world."""
-        columns = zip(self.object_id[number], self.start[number], self.end[number], strict=True)
+        """What can be asked about one world."""
+        ids, starts, ends = self.thing[number], self.start[number], self.end[number]
+        kinds = list(Motion)
         events = [
-            Event(object_id=int(o), start=int(s), end=int(e)) for o, s, e in columns if o >= 0
+            Event(
+                thing=int(ids[e, 0]),
+                start=int(starts[e]),
+                end=int(ends[e]),
+                partner=None if ids[e, 1] < 0 else int(ids[e, 1]),
+                motion=kinds[int(self.motion[number, e])],
+            )
+            for e in range(len(ids))
+            if ids[e, 0] >= 0
         ]
-        return World(num_frames=self.num_frames, events=tuple(events))
+        kind, second = self.change[number]
+        return World(
+            num_frames=self.num_frames,
+            events=tuple(events),
+            change=list(Change)[int(kind)],
+            change_second=int(second) if np.isfinite(second) else None,
+        )
 
     def select(self, numbers: Sequence[int]) -> Self:
         """Some of the worlds, in that order."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "num_frames"}
         chosen = {name: array[list(numbers)] for name, array in arrays.items()}
         return type(self)(num_frames=self.num_frames, **chosen)
-
-
-def sample_worlds(rng: np.random.Generator, batch: int, num_frames: int) -> Worlds:
-    """Draw worlds from the one distribution that training and evaluation share.
-
-    Args:
-        rng: source of chance.
-        batch: number of worlds.
-        num_frames: seconds of each, at least 8.
-
-    Raises:
-        RequestError: a length that holds no appearance.
-    """
-    if num_frames < 8:
-        raise RequestError(
-            want="a world of at least 8 seconds", got=num_frames, do="ask for more frames"
-        )
-    events = np.full((batch, MAX_EVENTS, 3), -1, dtype=np.int64)
-    events[:, :, 1:] = num_frames + 1
-    for number in range(batch):
-        own = _events(rng, num_frames)
-        events[number, : len(own)] = own
-    return Worlds(
-        num_frames=num_frames,
-        object_id=events[..., 0],
-        start=events[..., 1],
-        end=events[..., 2],
-        **_looks(rng, batch),
-        **_scenes(rng, batch, num_frames),
-    )
-
-
-def sample_world(seed: int, index: int, num_frames: int) -> Worlds:
-    """World number `index` of a seed, alone in its batch; a function of its arguments only."""
-    return sample_worlds(stream(seed, "world", index, num_frames), 1, num_frames)
-
-
-def _events(rng: np.random.Generator, num_frames: int) -> NDArray[np.int64]:
-    """Rows (object, start, end) in order of time."""
-    room = min(MAX_EVENTS, max(1, num_frames // 8))
-    if rng.random() < 0.02:
-        return np.zeros((0, 3), dtype=np.int64)
-    kinds = int(rng.integers(1, min(MAX_OBJECTS, room) + 1))
-    objects = list(rng.choice(len(load_names()), size=kinds, replace=False))
-    counts = np.ones(kinds, dtype=np.int64)
-    if rng.random() < 0.6:
-        # One object returns often, so that every count is asked about.
-        counts[0] = rng.integers(1, min(MAX_TIMES, room - kinds + 1) + 1)
-    for other in range(1, kinds):
-        if counts.sum() < room and rng.random() < 0.3:
-            counts[other] += rng.integers(1, min(MAX_TIMES - 1, room - int(counts.sum())) + 1)
-    order = rng.permutation(np.repeat(objects, counts))
-    total = len(order)
-    longest = min(MAX_SECONDS, (num_frames - MIN_GAP * (total + 1)) // total)
-    lasting = rng.integers(MIN_SECONDS, max(MIN_SECONDS, longest) + 1, size=total)
-    free = num_frames - int(lasting.sum()) - MIN_GAP * (total - 1)
-    cuts = np.sort(rng.integers(0, free + 1, size=total))
-    before = np.concatenate([[0], np.cumsum(lasting[:-1] + MIN_GAP)])
-    start = cuts + before
-    return np.stack([order, start, start + lasting], axis=1)
-
-
-def _looks(rng: np.random.Generator, batch: int) -> dict[str, NDArray[np.float32]]:
-    size = rng.uniform(0.42, 0.8, (batch, MAX_EVENTS))
-    # Half the width of an object, as a share of a 16:9 frame's width and of its height.
-    margin = np.stack([size * 9 / 32, size / 2], axis=-1)
-    centre = margin + rng.random((batch, MAX_EVENTS, 2)) * (1 - 2 * margin)
-    goal = margin + rng.random((batch, MAX_EVENTS, 2)) * (1 - 2 * margin)
-    drift = (goal - centre) * rng.uniform(0, 0.6, (batch, MAX_EVENTS, 1))
-    tilt = rng.normal(0, 0.12, (batch, MAX_EVENTS))
-    side = rng.choice([-1.0, 1.0], (batch, MAX_EVENTS))
-    return {
-        "place": np.concatenate([centre, drift], axis=-1).astype(np.float32),
-        "shape": np.stack([size, tilt, side], axis=-1).astype(np.float32),
-    }
-
-
-def _scenes(
-    rng: np.random.Generator, batch: int, num_frames: int
-) -> dict[str, NDArray[np.float32]]:
-    most = 1 + num_frames // 15
-    lasting = rng.uniform(15, 120, (batch, most))
-    start = np.cumsum(lasting, axis=1) - lasting
-    start[start >= num_frames] = np.inf
-    base = rng.random((batch, most, 1, 3))
-    colours = np.clip(base + rng.normal(0, 0.25, (batch, most, 2, 3)), 0, 1)
-    blobs = rng.normal(0, 1, (batch, most, 3, *BLOBS)) * rng.uniform(
-        0.02, 0.2, (batch, most, 1, 1, 1)
-    )
-    stripes = rng.random((batch, most)) < 0.4
-    texture = [
-        rng.uniform(0, 2 * np.pi, (batch, most)),
-        rng.uniform(0.02, 0.12, (batch, most)) * stripes,
-        rng.uniform(4, 16, (batch, most)),
-        rng.uniform(0, np.pi, (batch, most)),
-        rng.normal(0, 0.02, (batch, most)),
-        rng.normal(0, 0.02, (batch, most)),
-    ]
-    return {
-        "scene_start": start.astype(np.float32),
-        "colours": colours.astype(np.float32),
-        "blobs": blobs.astype(np.float32),
-        "texture": np.stack(texture, axis=-1).astype(np.float32),
-    }
