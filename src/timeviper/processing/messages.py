@@ -96,10 +96,19 @@ def parse_messages(messages: object) -> tuple[Message, ...]:
     Raises:
         RequestError: anything else, with the place and what was expected there.
     """
-    items = _sequence(messages, "messages")
-    turns = tuple(_message(item, f"messages[{i}]") for i, item in enumerate(items))
+    turns = read_turns(messages)
     check_conversation(turns)
     return turns
+
+
+def read_turns(messages: object) -> tuple[Message, ...]:
+    """Read turns in the form of `parse_messages`, in whatever order they stand.
+
+    Raises:
+        RequestError: an entry that is not a turn, with its place.
+    """
+    items = _sequence(messages, "messages")
+    return tuple(_message(item, f"messages[{i}]") for i, item in enumerate(items))
 
 
 def check_conversation(turns: Sequence[Message]) -> None:
@@ -109,17 +118,7 @@ def check_conversation(turns: Sequence[Message]) -> None:
         RequestError: a system turn that is not the first, turns that do not alternate between
             user and assistant, an empty question, media outside a user's turn, or more than one.
     """
-    talk = turns[1:] if turns and turns[0].role == "system" else turns
-    for number, turn in enumerate(talk):
-        wanted = "assistant" if number % 2 else "user"
-        if turn.role != wanted:
-            raise RequestError(
-                want="an optional system turn, then user and assistant in turns",
-                got=f"{turn.role} in the place of {wanted}",
-                do="correct the order of the messages",
-            )
-        if wanted == "user" and not turn.text.strip():
-            raise RequestError(want="a question", got="an empty one", do="write a question")
+    talk = check_order(turns)
     if len(talk) % 2 == 0:
         raise RequestError(
             want="a conversation that ends with the user's question",
@@ -133,6 +132,30 @@ def check_conversation(turns: Sequence[Message]) -> None:
             got=f"{len(media)} in turns of {', '.join(role for role, _ in media)}",
             do="ask about one video at a time",
         )
+
+
+def check_order(turns: Sequence[Message]) -> Sequence[Message]:
+    """Refuse turns that do not alternate, and empty questions.
+
+    Returns:
+        The turns of user and assistant, without the system's.
+
+    Raises:
+        RequestError: a system turn that is not the first, turns that do not alternate between
+            user and assistant, or an empty question.
+    """
+    talk = turns[1:] if turns and turns[0].role == "system" else turns
+    for number, turn in enumerate(talk):
+        wanted = "assistant" if number % 2 else "user"
+        if turn.role != wanted:
+            raise RequestError(
+                want="an optional system turn, then user and assistant in turns",
+                got=f"{turn.role} in the place of {wanted}",
+                do="correct the order of the messages",
+            )
+        if wanted == "user" and not turn.text.strip():
+            raise RequestError(want="a question", got="an empty one", do="write a question")
+    return talk
 
 
 def _message(item: object, where: str) -> Message:

@@ -16,6 +16,7 @@ from timeviper.core.config import from_dict, to_dict
 from timeviper.core.errors import CheckpointError, ConfigError
 from timeviper.processing.chat_template import ChatTemplate, chat_template, to_jinja
 from timeviper.processing.clip_tokens import ClipWriter, PromptTokens
+from timeviper.processing.conversation import Lesson, Shown, Writers, lay_out
 from timeviper.processing.image import ImageConfig, prepare_frames
 from timeviper.processing.messages import (
     ImagePart,
@@ -161,6 +162,20 @@ class Processor:
     def answer_tokens(self, answer: str) -> PromptTokens:
         """A known answer with the token that ends it, to train or to score on."""
         return answer_tokens(self.tokenizer, self.template, answer)
+
+    def lesson(self, turns: Sequence[Message], shown: Sequence[Shown]) -> Lesson:
+        """A conversation with its answers, to train on; see `lay_out`.
+
+        Raises:
+            RequestError: turns that teach nothing, or other media than were shown.
+        """
+        writers = Writers(
+            tokenizer=self.tokenizer,
+            video=self._video_writer,
+            image=self._image_writer,
+            tells_time=self.config.time_prompt is TimePrompt.SENTENCE,
+        )
+        return lay_out(turns, shown, template=self.template, writers=writers)
 
     def pixels(
         self, frames: UInt8[ndarray, "frame height width 3"]

@@ -78,10 +78,10 @@ class PromptPlan:
         """
         tail = self.tail
         if self.time_prompt is TimePrompt.SENTENCE and isinstance(self.media, VideoPart):
-            told = _sentence(duration_seconds, num_frames)
+            told = time_sentence(duration_seconds, num_frames)
             tail = (_Stretch(tail[0].kind, (told, *tail[0].piece)), *tail[1:])
         return PromptTokens.join(
-            PromptTokens.of(part.kind, _encode(self.tokenizer, part.piece)) for part in tail
+            PromptTokens.of(part.kind, encode_piece(self.tokenizer, part.piece)) for part in tail
         )
 
     def whole(
@@ -120,7 +120,7 @@ def plan_prompt(
     head, tail = _split(turns, template, answer_prefix)
     media = [p for t in turns for p in t.parts if not isinstance(p, TextPart)]
     return PromptPlan(
-        prefix=PromptTokens.of(SpanKind.TEXT, _encode(tokenizer, head)),
+        prefix=PromptTokens.of(SpanKind.TEXT, encode_piece(tokenizer, head)),
         media=media[0] if media else None,
         stop_ids=tuple(tokenizer.special_id(name) for name in template.stop),
         tokenizer=tokenizer,
@@ -133,7 +133,7 @@ def plan_prompt(
 def answer_tokens(tokenizer: Tokenizer, template: ChatTemplate, answer: str) -> PromptTokens:
     """A known answer with the token that ends it (ANSWER), to train or to score on."""
     ending = next(part for part in template.turn_footer if isinstance(part, Special))
-    ids = _encode(tokenizer, (answer, template.text_end, ending))
+    ids = encode_piece(tokenizer, (answer, template.text_end, ending))
     return PromptTokens.of(SpanKind.ANSWER, ids)
 
 
@@ -141,10 +141,7 @@ def _split(
     turns: Sequence[Message], template: ChatTemplate, answer_prefix: str
 ) -> tuple[Piece, tuple[_Stretch, ...]]:
     """Words before the media (or before the last question), and what follows by kind."""
-    head: list[str | Special] = [*template.opening]
-    if turns[0].role != "system" and template.default_system is not None:
-        system = template.default_system and template.default_system + template.text_end
-        head += [*template.system_header, system, *template.system_footer]
+    head: list[str | Special] = [*opening(turns, template)]
     tail: list[_Stretch] = []
     has_media = any(not isinstance(part, TextPart) for turn in turns for part in turn.parts)
     for turn in turns:
@@ -205,7 +202,15 @@ def _merge(stretches: Sequence[_Stretch]) -> tuple[_Stretch, ...]:
     return tuple(merged)
 
 
-def _encode(tokenizer: Tokenizer, piece: Piece) -> list[int]:
+def opening(turns: Sequence[Message], template: ChatTemplate) -> Piece:
+    """What stands before the first turn: the template's own system text where there is none."""
+    if turns[0].role == "system" or template.default_system is None:
+        return template.opening
+    system = template.default_system and template.default_system + template.text_end
+    return (*template.opening, *template.system_header, system, *template.system_footer)
+
+
+def encode_piece(tokenizer: Tokenizer, piece: Piece) -> list[int]:
     """Ids of a piece: words between two special tokens are read as one text."""
     ids: list[int] = []
     words = ""
@@ -220,7 +225,12 @@ def _encode(tokenizer: Tokenizer, piece: Piece) -> list[int]:
     return ids
 
 
-def _sentence(duration_seconds: float | None, num_frames: int | None) -> str:
+def time_sentence(duration_seconds: float | None, num_frames: int | None) -> str:
+    """What a `sentence` prompt tells of a video.
+
+    Raises:
+        RequestError: the duration or the number of frames is not known.
+    """
     if duration_seconds is None or num_frames is None:
         raise RequestError(
             want="the duration and the number of frames of the video",
