@@ -1,6 +1,7 @@
 """Train the model that ships on drawn worlds, in two stages, resumable.
 
 command:   python recipes/tiny.py --out OUT --tokenizer FOLDER --minutes 30
+           (several GPUs: torchrun --nproc-per-node N recipes/tiny.py ...)
 hardware:  1 H100, about 25 minutes; restart the same command to go on where it stopped
 result:    OUT/model, a checkpoint folder; OUT/tower.jsonl and OUT/model.jsonl, the logs.
            Stage 1 teaches the tower to name what it sees; stage 2 freezes it and teaches
@@ -12,14 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from timeviper.core.device import pick_device
 from timeviper.core.layout import SpanKind
 from timeviper.core.precision import Precision
 from timeviper.core.seeding import stream, torch_stream
@@ -36,12 +35,14 @@ from timeviper.processing.tokenizer import Tokenizer
 from timeviper.synth.draw import Painter, atlas_tensor
 from timeviper.synth.objects import load_names
 from timeviper.synth.world import Worlds, sample_worlds
+from timeviper.training.distributed import Group, join
 from timeviper.training.episodes import EpisodeMaker, Episodes, Mix, Phase
-from timeviper.training.loop import LoopConfig, Report, train
+from timeviper.training.loop import LoopConfig, Outcome, Report, train
 from timeviper.training.naming import Namer
 from timeviper.training.objective import accuracy_by_task, answer_loss
 from timeviper.training.optimizer import OptimizerConfig
 from timeviper.training.pixels import seen_frames
+from timeviper.training.source import Steps
 from timeviper.weights.native import save_model
 
 # Worlds of evaluation use other seeds (see recipes/evaluate_tiny.py).
@@ -83,9 +84,9 @@ def phases(frames: int) -> tuple[Phase, ...]:
     )
 
 
-def tower_stage(model: TimeViper, args: argparse.Namespace, stop_at: float) -> bool:
+def tower_stage(model: TimeViper, group: Group, args: argparse.Namespace, stop_at: float) -> bool:
     """Teach the tower names; true when complete."""
-    device = args.device
+    device = group.device
     namer = Namer(
         model.vision,
         tokens_per_frame=model.config.tokens_per_frame,
@@ -101,7 +102,7 @@ def tower_stage(model: TimeViper, args: argparse.Namespace, stop_at: float) -> b
         worlds = sample_worlds(rng, count, 16)
         return step, worlds, rng.uniform(0, 16, (count, TOWER_MOMENTS)).astype(np.float32)
 
-    def step(batch: tuple[int, Worlds, np.ndarray]) -> tuple[Tensor, Callable[[], Report]]:
+    def step(batch: tuple[int, Worlds, np.ndarray]) -> Outcome:
         number, worlds, moments = batch
         painter = Painter.of(worlds, atlas)
         index = torch.arange(count, device=device).repeat_interleave(TOWER_MOMENTS)
@@ -114,30 +115,35 @@ def tower_stage(model: TimeViper, args: argparse.Namespace, stop_at: float) -> b
         pixels = torch.cat(list(seen_frames(painter, index, seconds, size=size, generator=chance)))
         with torch.autocast(device.type, dtype=torch.bfloat16):
             loss, right = namer(pixels, names)
-        return loss, lambda: {"named": round(right.item(), 4)}
+        return Outcome(loss=loss, report=lambda: {"named": round(right.item(), 4)})
 
     config = LoopConfig(
         folder=args.out / "tower",
         optimizer=OptimizerConfig(steps=args.tower_steps, learning_rate=1e-3, hold=0.3),
-        workers=args.workers,
         log_every=50,
         stop_at=stop_at,
     )
-    return train(namer, make, step, config, tell=print) >= args.tower_steps
+    source = Steps(make=make, total=args.tower_steps * group.ranks, workers=args.workers)
+    return train(namer, source, step, config, tell=print, group=group) >= args.tower_steps
 
 
 def model_stage(
-    model: TimeViper, processor: Processor, args: argparse.Namespace, stop_at: float
+    model: TimeViper,
+    processor: Processor,
+    group: Group,
+    args: argparse.Namespace,
+    stop_at: float,
 ) -> bool:
     """Teach questions about whole videos; true when complete."""
-    device = args.device
+    device = group.device
     model.vision.requires_grad_(requires_grad=False)
     learner = nn.ModuleDict({"projector": model.projector, "decoder": model.decoder})
     plans = {"off": TransferPlan(), "on": model.decoder.config.transfer}
     atlas = atlas_tensor(48, device)
-    maker = EpisodeMaker(processor, phases(args.frames), steps=args.steps, seed=SEED)
+    total = args.steps * group.ranks
+    maker = EpisodeMaker(processor, phases(args.frames), steps=total, seed=SEED)
 
-    def step(batch: Episodes) -> tuple[Tensor, Callable[[], Report]]:
+    def step(batch: Episodes) -> Outcome:
         chance = torch_stream(SEED, "degrade-video", batch.step, device=device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             video = embed_videos(model, batch, atlas, chance)
@@ -145,21 +151,23 @@ def model_stage(
             decoder = with_plan(model.decoder, plans[batch.mix.plan])
             out = answer_loss(decoder, video, batch.questions, ids)
         tasks, right, kind = batch.questions.tasks, out.right, batch.mix
-        return out.loss, lambda: {
-            "frames": float(kind.num_frames),
-            "on": float(kind.plan == "on"),
-            **{k: round(v, 3) for k, v in accuracy_by_task(tasks, right).items()},
-        }
+
+        def report() -> Report:
+            found = {k: round(v, 3) for k, v in accuracy_by_task(tasks, right).items()}
+            return {"frames": float(kind.num_frames), "on": float(kind.plan == "on"), **found}
+
+        tokens = len(batch.video) + len(batch.questions.tokens)
+        return Outcome(loss=out.loss, tokens=tokens, report=report)
 
     config = LoopConfig(
         folder=args.out / "learner",
         optimizer=OptimizerConfig(
             steps=args.steps, learning_rate=args.rate, warmup=150, hold=0.45, muon=args.muon
         ),
-        workers=args.workers,
         stop_at=stop_at,
     )
-    return train(learner, maker, step, config, tell=print) >= args.steps
+    source = Steps(make=maker, total=total, workers=args.workers)
+    return train(learner, source, step, config, tell=print, group=group) >= args.steps
 
 
 def embed_videos(
@@ -205,12 +213,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=1e6, help="stop and save after so long")
     parser.add_argument("--tower-steps", type=int, default=2600)
-    parser.add_argument("--frames", type=int, default=16384, help="drawn in each step")
+    parser.add_argument("--frames", type=int, default=16384, help="of each process in a step")
     parser.add_argument("--steps", type=int, default=3300)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--no-muon", dest="muon", action="store_false")
-    parser.add_argument("--device", type=pick_device, default=pick_device())
+    parser.add_argument("--device", help="cpu or cuda; the first GPU where there is one")
     return parser.parse_args()
 
 
@@ -221,14 +229,18 @@ def main() -> None:
     stop_at = began + 60 * args.minutes
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.manual_seed(SEED)
-    model = TimeViper(tiny_transv()).to(args.device)
-    init_decoder(model.decoder, torch_stream(SEED, "decoder", device=args.device))
-    init_linear(model.projector, 0.02, torch_stream(SEED, "projector", device=args.device))
+    group = join(args.device)
+    model = TimeViper(tiny_transv()).to(group.device)
+    init_decoder(model.decoder, torch_stream(SEED, "decoder", device=group.device))
+    init_linear(model.projector, 0.02, torch_stream(SEED, "projector", device=group.device))
     processor = build_processor(args.tokenizer)
-    done = tower_stage(model, args, stop_at) and model_stage(model, processor, args, stop_at)
-    save_model(model, args.out / "model", dtype=Precision.BFLOAT16)
-    processor.save(args.out / "model")
-    print(json.dumps({"complete": done, "seconds": round(time.monotonic() - began)}))
+    done = tower_stage(model, group, args, stop_at)
+    done = done and model_stage(model, processor, group, args, stop_at)
+    if group.main:
+        save_model(model, args.out / "model", dtype=Precision.BFLOAT16)
+        processor.save(args.out / "model")
+        print(json.dumps({"complete": done, "seconds": round(time.monotonic() - began)}))
+    group.leave()
 
 
 if __name__ == "__main__":

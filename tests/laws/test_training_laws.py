@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.tolerances import TOL, close
 from tests.unit.training.toys import listen, maker, mix
 from timeviper.core.layout import SpanKind
 from timeviper.core.seeding import stream
@@ -27,9 +28,10 @@ from timeviper.synth.draw import Painter, atlas_tensor
 from timeviper.synth.questions import Question
 from timeviper.synth.world import Worlds
 from timeviper.training.episodes import Episodes
-from timeviper.training.loop import LoopConfig, Report, train
+from timeviper.training.loop import LoopConfig, Outcome, Report, train
 from timeviper.training.objective import QuestionRows, answer_loss
 from timeviper.training.optimizer import OptimizerConfig
+from timeviper.training.source import Steps
 
 SECONDS = 16
 
@@ -162,11 +164,11 @@ def losses(folder: Path, breaks: list[int]) -> list[float]:
             return torch.from_numpy(stream(3, step).normal(size=(5, 4)).astype(np.float32))
 
         def step(batch: Tensor, model: nn.Module = model):
-            return (model(batch) - batch).square().mean(), dict
+            return Outcome(loss=(model(batch) - batch).square().mean())
 
         config = LoopConfig(folder=folder, optimizer=CONFIG, log_every=1, save_every_seconds=0.0)
         with suppress(KeyboardInterrupt):
-            train(model, make, step, config, tell=lines.append)
+            train(model, Steps(make=make), step, config, tell=lines.append)
     return [line["loss"] for line in lines]
 
 
@@ -179,3 +181,40 @@ def test_breaks_at_any_steps_change_nothing(breaks: set[int]) -> None:
         whole = losses(Path(home) / "whole", [])
         assert len(whole) == CONFIG.steps
         assert losses(Path(home) / "cut", sorted(breaks)) == whole
+
+
+def learned(folder: Path, sizes: list[int]) -> tuple[list[Tensor], list[Report]]:
+    """Weights and log after steps over the same twelve rows, cut into batches of these sizes."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 4))
+    edges = np.cumsum([0, *sizes])
+
+    def make(number: int) -> Tensor:
+        turn, part = divmod(number, len(sizes))
+        rows = stream(3, turn).normal(size=(12, 4)).astype(np.float32)
+        return torch.from_numpy(rows[edges[part] : edges[part + 1]])
+
+    def step(batch: Tensor) -> Outcome:
+        loss = (model(batch) - batch.roll(1, 1)).square().mean()
+        return Outcome(loss=loss, weight=float(len(batch)))
+
+    # AdamW alone: Muon rounds to bfloat16, which hides a wrong mean.
+    optimizer = OptimizerConfig(steps=4, warmup=2, learning_rate=1e-2, muon=False)
+    config = LoopConfig(folder=folder, optimizer=optimizer, accumulate=len(sizes), log_every=1)
+    lines: list[Report] = []
+    train(model, Steps(make=make), step, config, tell=lines.append)
+    return list(model.parameters()), lines
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.sets(st.integers(1, 11), max_size=4))
+def test_any_cutting_of_a_step_into_batches_learns_the_same(cuts: set[int]) -> None:
+    sizes = np.diff([0, *sorted(cuts), 12]).tolist()
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as home:
+        patch.setattr(os, "fsync", lambda handle: None)
+        want, told = learned(Path(home) / "whole", [12])
+        got, found = learned(Path(home) / "cut", sizes)
+    for key in ("loss", "gradient_norm"):
+        close(key, got=[r[key] for r in found], want=[r[key] for r in told], tol=1e-4)
+    for a, b in zip(got, want, strict=True):
+        close("weights", got=a, want=b, tol=TOL.training.f32)

@@ -1,4 +1,4 @@
-"""One training loop: batches by step number, clipped updates, a log, and checkpoints to resume."""
+"""One training loop: batches by cursor, clipped updates, a log, and checkpoints to resume."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset
 
-from timeviper.core.log import get_logger
+from timeviper.core.errors import ConfigError
 from timeviper.training import checkpoint
+from timeviper.training.distributed import Group
 from timeviper.training.optimizer import (
     OptimizerConfig,
     build_optimizers,
@@ -26,36 +26,31 @@ from timeviper.training.optimizer import (
     rate_factor,
     set_rate,
 )
+from timeviper.training.source import Cursor, Source
 
 Batch = TypeVar("Batch")
 # What a step reports besides its loss: names to numbers.
 Report = dict[str, float]
-StepFunction = Callable[[Batch], tuple[Float[Tensor, ""], Callable[[], Report]]]
-
-_LOG = get_logger("training")
 
 
-class Steps(Dataset[Batch], Generic[Batch]):
-    """Batches that are a function of the step number alone, so resuming needs no sampler state.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Outcome:
+    """What a batch gave.
 
     Args:
-        make: builds the batch of a step; runs in worker processes.
-        first: step of item 0.
-        last: step after the final one.
+        loss: mean over what the batch holds.
+        weight: how much that is; a step's gradient is the weighted mean over its batches.
+        tokens: that went through the model, for the log.
+        report: gives further numbers when asked.
     """
 
-    def __init__(self, make: Callable[[int], Batch], first: int, last: int) -> None:
-        self.make = make
-        self.first = first
-        self.last = last
+    loss: Float[Tensor, ""]
+    weight: float = 1.0
+    tokens: int = 0
+    report: Callable[[], Report] = dict
 
-    def __len__(self) -> int:
-        """Steps left."""
-        return max(0, self.last - self.first)
 
-    def __getitem__(self, index: int) -> Batch:
-        """Batch of step `first + index`."""
-        return self.make(self.first + index)
+StepFunction = Callable[[Batch], Outcome]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,127 +60,204 @@ class LoopConfig:
     Args:
         folder: checkpoint and log live here.
         optimizer: rates and number of steps.
-        workers: processes that build batches; 0 builds them in line.
+        accumulate: batches of each rank that make one step.
         log_every: steps between log lines.
         save_every_seconds: time between checkpoints; one is always written at the end.
-        stop_at: value of `time.monotonic()` after which the run saves and stops; None for never.
+        stop_at: value of `time.monotonic()` on rank 0 after which the run saves and stops; None
+            for never.
     """
 
     folder: Path
     optimizer: OptimizerConfig
-    workers: int = 0
+    accumulate: int = 1
     log_every: int = 20
     save_every_seconds: float = 120.0
     stop_at: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        if self.accumulate < 1 or self.log_every < 1:
+            raise ConfigError(
+                want="accumulate and log_every of at least 1",
+                got=f"{self.accumulate} and {self.log_every}",
+                do="correct the config",
+            )
 
 
 @dataclass
 class _Meter:
     """What happened since the last log line."""
 
-    loss: float = 0.0
     waited: float = 0.0
-    began: float = field(default_factory=time.monotonic)
+    tokens: int = 0
     steps: int = 0
+    began: float = field(default_factory=time.monotonic)
 
 
 def train(
     model: nn.Module,
-    make: Callable[[int], Batch],
+    source: Source[Batch],
     step: StepFunction[Batch],
     config: LoopConfig,
     *,
     tell: Callable[[Report], None],
+    group: Group | None = None,
 ) -> int:
     """Train until the last step or the time limit, resuming what `config.folder` holds.
 
+    Every rank calls this with the same arguments. Laws: several ranks, or several batches a
+    step, learn as one process does from all their batches at once; a run that is stopped and
+    resumed is the run that was never stopped.
+
     Args:
         model: whose trainable parameters learn.
-        make: batch of a step number.
-        step: loss of a batch, and a function that reports further numbers when asked.
+        source: of batches; each rank takes its own.
+        step: what a batch gives.
         config: bounds and folders.
-        tell: receives each log line's numbers.
+        tell: receives each log line's numbers, on rank 0.
+        group: the processes of this run; None for this one alone.
 
     Returns:
-        The step reached; `config.optimizer.steps` when the run is complete.
+        The step reached; `config.optimizer.steps` when the run is complete. Less when the time
+        or the source came to an end.
 
     Raises:
         FloatingPointError: the loss or a gradient is not a number; the last checkpoint stays.
+        PeerError: another process of the run died.
     """
-    optimizers = build_optimizers(model, config.optimizer)
-    progress = checkpoint.load(config.folder, model, optimizers) or {"step": 0}
-    reached, meter, saved = int(progress["step"]), _Meter(), time.monotonic()
-    for batch, waited in _timed(_loader(make, reached, config)):
-        meter.waited += waited
-        set_rate(optimizers, rate_factor(reached, config.optimizer))
-        loss, report = step(batch)
-        torch.autograd.backward(loss)
-        norm = gradient_norm(model.parameters())
-        reached += 1
-        meter.steps += 1
-        last = reached == config.optimizer.steps
-        told = last or reached % config.log_every == 0
-        late = config.stop_at is not None and time.monotonic() > config.stop_at
-        kept = last or late or time.monotonic() - saved > config.save_every_seconds
-        if told or kept:
-            # Before anything is changed or written; not each step, since looking makes a GPU wait.
-            check_finite(model.named_parameters(), loss, norm, step=reached)
-        _update(model, optimizers, norm, config.optimizer.clip)
-        if told:
-            line = _line(reached, loss, norm, meter, config) | report()
+    run = _Run(model, step, config, group or Group())
+    run.resume()
+    batches = source.batches(run.cursor, rank=run.group.rank, ranks=run.group.ranks)
+    while run.reached < config.optimizer.steps:
+        taken = run.take(batches)
+        late, due = run.agree(full=len(taken) == config.accumulate)
+        if late is None:
+            run.save()
+            break
+        line = run.advance(taken, keep=late or due)
+        if line and run.group.main:
             tell(line)
-            _append(config.folder.with_name(config.folder.name + ".jsonl"), line)
-            meter = _Meter()
-        if kept:
-            checkpoint.save(config.folder, model, optimizers, {"step": reached})
-            saved = time.monotonic()
         if late:
             break
-    return reached
+    return run.reached
 
 
-def _update(model: nn.Module, optimizers: Sequence[Optimizer], norm: Tensor, clip: float) -> None:
-    clip_gradients(model.parameters(), norm, limit=clip)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+class _Run(Generic[Batch]):
+    """A run between two steps: what has learned so far, and when it was last written."""
 
+    def __init__(
+        self, model: nn.Module, step: StepFunction[Batch], config: LoopConfig, group: Group
+    ) -> None:
+        self.model = model
+        self.step = step
+        self.config = config
+        self.group = group
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizers = build_optimizers(model, config.optimizer)
+        self.meter = _Meter()
+        self.reached = 0
+        self.cursor: Cursor | None = None
+        self.saved, self.saved_step = time.monotonic(), 0
 
-def _loader(make: Callable[[int], Batch], first: int, config: LoopConfig) -> DataLoader[Batch]:
-    return DataLoader(
-        Steps(make, first, config.optimizer.steps),
-        batch_size=None,
-        collate_fn=_as_made,
-        num_workers=config.workers,
-        prefetch_factor=4 if config.workers else None,
-    )
+    def resume(self) -> None:
+        """Go on from the folder's checkpoint, where there is one."""
+        self.group.share(self.model)
+        # One after the other: the first may have to finish what a kill left between two names.
+        for turn in (True, False):
+            if self.group.main == turn:
+                progress = checkpoint.load(self.config.folder, self.model, self.optimizers)
+                if progress is not None:
+                    self.reached, self.cursor = int(progress["step"]), progress["cursor"]
+            self.group.barrier()
+        self.saved_step = self.reached
 
-
-def _as_made(batch: Batch) -> Batch:
-    return batch
-
-
-def _timed(batches: DataLoader[Batch]) -> Iterator[tuple[Batch, float]]:
-    source = iter(batches)
-    while True:
+    def take(self, batches: Iterator[tuple[Batch, Cursor]]) -> list[tuple[Batch, Cursor]]:
+        """The batches of a step; fewer where the source ends."""
         began = time.monotonic()
-        try:
-            batch = next(source)
-        except StopIteration:
-            return
-        yield batch, time.monotonic() - began
+        taken = list(islice(batches, self.config.accumulate))
+        self.meter.waited += time.monotonic() - began
+        return taken
 
+    def agree(self, *, full: bool) -> tuple[bool | None, bool]:
+        """Whether this is the last step for lack of time, and whether to save after it.
 
-def _line(step: int, loss: Tensor, norm: Tensor, meter: _Meter, config: LoopConfig) -> Report:
-    spent = time.monotonic() - meter.began
-    return {
-        "step": step,
-        "loss": round(loss.item(), 5),
-        "gradient_norm": round(norm.item(), 4),
-        "rate": rate_factor(step - 1, config.optimizer) * config.optimizer.learning_rate,
-        "steps_per_second": round(meter.steps / spent, 3),
-        "data_wait_percent": round(100 * meter.waited / spent, 1),
-    }
+        Returns:
+            For the first None where some rank has too few batches to take part.
+        """
+        now = time.monotonic()
+        late = self.config.stop_at is not None and now > self.config.stop_at
+        due = now - self.saved > self.config.save_every_seconds
+        # Rank 0's clock decides for all; a rank without batches ends the run for all.
+        main = float(self.group.main)
+        short, late, due = self.group.total([not full, main * late, main * due])
+        return None if short else bool(late), bool(due)
+
+    def advance(self, taken: Sequence[tuple[Batch, Cursor]], *, keep: bool) -> Report | None:
+        """One step; its log line when one is due."""
+        config = self.config
+        set_rate(self.optimizers, rate_factor(self.reached, config.optimizer))
+        loss, last = self._learn([batch for batch, _ in taken])
+        norm = gradient_norm(self.parameters)
+        self.reached += 1
+        self.meter.steps += 1
+        self.cursor = taken[-1][1]
+        final = self.reached == config.optimizer.steps
+        told = final or self.reached % config.log_every == 0
+        if told or keep or final:
+            loss = self.group.mean(loss)
+            # Before anything is changed or written; not each step, since looking makes a GPU wait.
+            check_finite(self.model.named_parameters(), loss, norm, step=self.reached)
+        clip_gradients(self.parameters, norm, limit=config.optimizer.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        line = self._line(loss, norm) | last.report() if told else None
+        if line and self.group.main:
+            _append(config.folder.with_name(config.folder.name + ".jsonl"), line)
+        if keep or final:
+            self.save()
+        return line
+
+    def save(self) -> None:
+        """Write the checkpoint, unless it is already the one of this step."""
+        if self.group.main and self.reached > self.saved_step:
+            progress = {"step": self.reached, "cursor": self.cursor}
+            checkpoint.save(self.config.folder, self.model, self.optimizers, progress)
+        self.saved, self.saved_step = time.monotonic(), self.reached
+
+    def _learn(self, batches: Sequence[Batch]) -> tuple[Tensor, Outcome]:
+        """Gradients of a step, over all its batches and ranks; its loss on this rank."""
+        losses: list[Tensor] = []
+        weight, outcome = 0.0, None
+        for batch in batches:
+            with self.group.watching():
+                outcome = self.step(batch)
+                part = outcome.loss * outcome.weight
+                torch.autograd.backward(part)
+            losses.append(part.detach())
+            weight += outcome.weight
+            self.meter.tokens += outcome.tokens
+        if outcome is None:
+            raise TypeError("a step needs a batch")
+        total = self.group.sum_gradients(self.parameters, weight=weight)
+        # Such that the mean over the ranks is the mean over all that their batches hold.
+        return torch.stack(losses).sum() * (self.group.ranks / total), outcome
+
+    def _line(self, loss: Tensor, norm: Tensor) -> Report:
+        meter, config = self.meter, self.config
+        self.meter = _Meter()
+        spent = time.monotonic() - meter.began
+        (tokens,) = self.group.total([meter.tokens])
+        line = {
+            "step": self.reached,
+            "loss": round(loss.item(), 5),
+            "gradient_norm": round(norm.item(), 4),
+            "rate": rate_factor(self.reached - 1, config.optimizer)
+            * config.optimizer.learning_rate,
+            "steps_per_second": round(meter.steps / spent, 3),
+            "data_wait_percent": round(100 * meter.waited / spent, 1),
+        }
+        return line | ({"tokens_per_second": round(tokens / spent, 1)} if tokens else {})
 
 
 def _append(path: Path, line: Report) -> None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
+
+from timeviper.training.muon import Muon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +145,6 @@ def _muon(named: Sequence[tuple[str, Tensor]], config: OptimizerConfig) -> Muon:
         [g for g in groups if g["params"]],
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
     )
 
 

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from timeviper.core.errors import CheckpointError
 from timeviper.core.seeding import stream
 from timeviper.training import checkpoint
-from timeviper.training.loop import LoopConfig, Report, train
+from timeviper.training.loop import LoopConfig, Outcome, Report, train
 from timeviper.training.optimizer import (
     OptimizerConfig,
     build_optimizers,
     check_finite,
     rate_factor,
 )
+from timeviper.training.source import Steps
 
 CONFIG = OptimizerConfig(steps=12, warmup=3, learning_rate=1e-2)
 
@@ -37,10 +38,11 @@ def run(folder: Path, model: nn.Module, *, stop_at: float | None = None) -> list
     lines: list[Report] = []
 
     def step(batch: Tensor):
-        return (model(batch) - batch).square().mean(), lambda: {"extra": 1.0}
+        loss = (model(batch) - batch).square().mean()
+        return Outcome(loss=loss, tokens=len(batch), report=lambda: {"extra": 1.0})
 
     config = LoopConfig(folder=folder, optimizer=CONFIG, log_every=1, stop_at=stop_at)
-    train(model, make, step, config, tell=lines.append)
+    train(model, Steps(make=make), step, config, tell=lines.append)
     return lines
 
 
@@ -61,7 +63,13 @@ def test_log_is_kept_as_json_lines(tmp_path: Path) -> None:
     run(tmp_path / "run", build())
     rows = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, CONFIG.steps + 1))
-    assert {"gradient_norm", "data_wait_percent", "steps_per_second", "extra"} <= set(rows[0])
+    assert {
+        "gradient_norm",
+        "data_wait_percent",
+        "steps_per_second",
+        "tokens_per_second",
+        "extra",
+    } <= set(rows[0])
 
 
 def test_a_kill_between_the_renames_keeps_the_old_checkpoint(tmp_path: Path) -> None:
@@ -139,14 +147,17 @@ def test_a_number_gone_bad_leaves_the_last_checkpoint(bad: str, tmp_path: Path) 
         if torch.equal(batch, make(5)):
             # Finite, but its slope at zero is not.
             loss = loss * torch.nan if bad == "loss" else loss + (loss - loss.detach()).sqrt()
-        return loss, dict
+        return Outcome(loss=loss)
 
     # No line is due: what is about to be saved is looked at all the same.
     config = LoopConfig(folder=folder, optimizer=CONFIG, log_every=1000, save_every_seconds=0.0)
     with pytest.raises(FloatingPointError, match=r"step 6; first bad gradient: 0\.weight"):
-        train(model, make, step, config, tell=lambda line: None)
+        train(model, Steps(make=make), step, config, tell=lambda line: None)
     fresh = build()
-    assert checkpoint.load(folder, fresh, build_optimizers(fresh, CONFIG)) == {"step": 5}
+    assert checkpoint.load(folder, fresh, build_optimizers(fresh, CONFIG)) == {
+        "step": 5,
+        "cursor": {"number": 5},
+    }
     assert all(p.isfinite().all() for p in fresh.parameters())
     # Refused before it was applied: the model in memory is the one on disk.
     for a, b in zip(model.parameters(), fresh.parameters(), strict=True):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon
+from torch.optim import AdamW
 
 from tests.tolerances import TOL, close
 from tests.unit.model.toys import PLANS, toy
+from timeviper.training.muon import Muon
 from timeviper.training.optimizer import (
     OptimizerConfig,
     build_optimizers,

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from timeviper.core.seeding import stream
 from timeviper.training import checkpoint
-from timeviper.training.loop import LoopConfig, Report, train
+from timeviper.training.loop import LoopConfig, Outcome, train
 from timeviper.training.optimizer import OptimizerConfig, build_optimizers
+from timeviper.training.source import Steps
 
 STEPS = 12
 # Each file operation of a save; twice, since the first round has no checkpoint to replace.
@@ -44,9 +45,9 @@ def run(folder: Path, *, save_every_seconds: float = 0.0) -> None:
     def make(step: int) -> Tensor:
         return torch.from_numpy(stream(7, step).integers(0, 9, 32))
 
-    def step(batch: Tensor) -> tuple[Tensor, Callable[[], Report]]:
+    def step(batch: Tensor) -> Outcome:
         hidden = model["layer"](model["embed"](batch)).relu()
-        return nn.functional.cross_entropy(model["head"](hidden), (batch + 1) % 9), dict
+        return Outcome(loss=nn.functional.cross_entropy(model["head"](hidden), (batch + 1) % 9))
 
     config = LoopConfig(
         folder=folder,
@@ -54,7 +55,7 @@ def run(folder: Path, *, save_every_seconds: float = 0.0) -> None:
         log_every=1,
         save_every_seconds=save_every_seconds,
     )
-    train(model, make, step, config, tell=lambda line: None)
+    train(model, Steps(make=make), step, config, tell=lambda line: None)
     save_file(model.state_dict(), folder.with_name(folder.name + ".final"))
 
 

@@ -1,0 +1,84 @@
+"""Several real processes learn as one, stop as one, and notice when one of them is gone."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.tolerances import TOL, close
+from tests.unit.training import sailor
+from tests.unit.training.crew import finish, launch, succeed
+from timeviper.core.errors import ConfigError
+from timeviper.training import checkpoint
+from timeviper.training.distributed import Group, join
+
+CREW = "tests.unit.training.sailor"
+
+
+def test_two_processes_learn_as_one_does(tmp_path: Path) -> None:
+    outputs = succeed(launch(CREW, "run", tmp_path / "two", ranks=2))
+    model, lines = sailor.sail(Group(), tmp_path / "one")
+    # Only rank 0 speaks.
+    assert json.loads(outputs[1]) == []
+    told = json.loads(outputs[0])
+    assert [line["step"] for line in told] == list(range(1, sailor.STEPS + 1))
+    losses = [[line["loss"] for line in run] for run in (told, lines)]
+    close("losses", got=losses[0], want=losses[1], tol=TOL.training.f32)
+    found = [load_file(tmp_path / f"two.rank{rank}") for rank in (0, 1)]
+    for name, want in model.state_dict().items():
+        assert torch.equal(found[0][name], found[1][name]), name
+        close(name, got=found[0][name], want=want, tol=TOL.training.f32)
+    # Untouched in one process, so untouched in two: no decay, no moments.
+    assert torch.equal(found[0]["never.weight"], sailor.toy().never.weight)
+
+
+def test_all_stop_when_rank_0_does(tmp_path: Path) -> None:
+    outputs = succeed(launch(CREW, "stop", tmp_path / "run", ranks=2))
+    assert [json.loads(out)["rank"] for out in outputs] == [0, 1]
+    model = sailor.toy()
+    progress = checkpoint.load(tmp_path / "run", model, [])
+    assert progress == {"step": 1, "cursor": {"number": sailor.BATCHES}}
+
+
+def test_a_killed_peer_is_one_clear_error(tmp_path: Path) -> None:
+    began = time.monotonic()
+    (code, _, words), (killed, _, _) = finish(launch(CREW, "die", tmp_path / "run", ranks=2))
+    assert killed < 0
+    assert code == 3, words
+    assert "expected all 2 processes of the run to answer rank 0" in words
+    assert "goes on from its last checkpoint" in words
+    assert time.monotonic() - began < 30
+
+
+def test_without_torchrun_a_process_is_alone() -> None:
+    group = join("cpu", environment={})
+    assert (group.rank, group.ranks, group.main) == (0, 1, True)
+    assert group.total([2.0, 3.0]) == [2.0, 3.0]
+    group.barrier()
+    group.leave()
+
+
+def test_one_process_of_torchrun_needs_no_others() -> None:
+    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    assert join("cpu", environment=names).main
+
+
+def test_half_of_torchruns_variables_are_refused() -> None:
+    with pytest.raises(ConfigError, match="got RANK; start with torchrun"):
+        join("cpu", environment={"RANK": "0"})
+
+
+def test_errors_of_the_work_itself_pass_unchanged() -> None:
+    with pytest.raises(RuntimeError, match="gloo") as caught, Group().watching():
+        raise RuntimeError("gloo has nothing to do with it: one process")
+    assert type(caught.value) is RuntimeError
+
+
+def test_a_step_without_weight_is_refused() -> None:
+    with pytest.raises(ConfigError, match="weights that sum to 0"):
+        Group().sum_gradients([], weight=0.0)
