@@ -228,6 +228,38 @@ class Engine:
                 spent = read[key].timing
             one = self._open(read[key], plan, options)
             asked.append(replace(one, timing=spent + one.timing))
+        return self._write(asked, watch)
+
+    def ask_many(
+        self,
+        encoded: EncodedVideo,
+        questions: Sequence[str],
+        options: AskOptions = DEFAULTS,
+        *,
+        watch: Watch = SILENT,
+    ) -> list[Answer]:
+        """Answer several questions about an encoded video, writing their answers together.
+
+        Args:
+            encoded: what `encode` returned.
+            questions: the user's words; each answer takes memory of its own while it is written.
+            options: for all of them.
+            watch: follows and stops the work.
+
+        Returns:
+            One answer a question, in order; `timing.answer` of each holds that of the batch.
+
+        Raises:
+            As `ask`.
+
+        Law: each answer equals that of `ask`.
+        """
+        plans = [self._plan(question, options) for question in questions]
+        fitting = [_fitting(encoded, plan, options) for plan in plans]
+        pairs = zip(fitting, plans, strict=True)
+        return self._write([self._open(one, plan, options) for one, plan in pairs], watch)
+
+    def _write(self, asked: Sequence[_Asked], watch: Watch) -> list[Answer]:
         if not asked:
             return []
         clock = Stopwatch(self.device)
