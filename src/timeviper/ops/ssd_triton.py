@@ -1,0 +1,656 @@
+"""The selective scan by Triton kernels, forward and backward: what CUDA devices run.
+
+Each program carries one head's state through a segment of chunks in registers. Where sequences
+alone do not fill the chip they are cut into segments: a first walk finds what each segment adds,
+a short scan joins them, a second walk writes outputs. The backward keeps no chunk states from the
+forward: it walks again, then takes one chunk a program. Nothing is added atomically.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import triton.language as tl
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from timeviper.core.errors import ConfigError
+from timeviper.ops import ssd_chunked
+from timeviper.ops import ssd_triton_kernels as kernels
+
+_LARGEST = 128
+_JOIN_BLOCK = 1024
+_HEADS_BLOCK = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How the kernels are launched; changes speed, not results.
+
+    Args:
+        programs: walking programs wanted on each multiprocessor before sequences are cut.
+        shortest: fewest chunks of a segment that a sequence is cut into.
+        walk_block: most channels of a head that one walking program holds.
+        walk: warps and stages of the walks.
+        gradients: warps and stages of the kernel over chunks; None takes them by size.
+        precision: how float32 products are computed, a name of Triton's.
+    """
+
+    programs: int = 4
+    shortest: int = 8
+    walk_block: int = 128
+    walk: tuple[int, int] | None = None
+    gradients: tuple[int, int] | None = None
+    precision: str = "ieee"
+
+
+def ssd(  # noqa: PLR0913
+    x: Float[Tensor, "token head head_dim"],
+    dt: Float[Tensor, "token head"],
+    A: Float[Tensor, "head"],
+    B: Float[Tensor, "token group state_size"],
+    C: Float[Tensor, "token group state_size"],
+    D: Float[Tensor, "head"] | None = None,
+    state: Float[Tensor, "sequence head head_dim state_size"] | None = None,
+    *,
+    lengths: Sequence[int],
+    dt_bias: Float[Tensor, "head"] | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, math.inf),
+    chunk_size: int = 64,
+) -> tuple[
+    Float[Tensor, "token head head_dim"],
+    Float[Tensor, "sequence head head_dim state_size"],
+]:
+    """Scan packed sequences; arguments and results as `ops.ssd.ssd`, which checks them.
+
+    Products take bfloat16 operands when `x` is bfloat16 and float32 ones otherwise; sums of
+    decays and carried states are float32. Views with any strides are read as they are. Calls of
+    one token a sequence take the step of `ops.ssd_chunked`: there is nothing to walk.
+
+    Args:
+        x: inputs, packed.
+        dt: step sizes before bias, softplus and limits.
+        A: negative decay rate a head.
+        B: input projections; head h reads group h // (heads / groups).
+        C: output projections, grouped like B.
+        D: weight of the direct path a head, or None.
+        state: what each sequence starts from; None means zeros.
+        lengths: tokens of each sequence.
+        dt_bias: added to `dt` first.
+        dt_softplus: whether softplus follows the bias.
+        dt_limit: lowest and highest step size allowed.
+        chunk_size: tokens a chunk at most; a power of two from 16 to 64 is taken.
+
+    Returns:
+        Outputs in the dtype of `x`; final states in float32.
+
+    Raises:
+        ConfigError: float64, or a head_dim or state_size beyond 128.
+
+    Source: Mamba-2 (Dao and Gu 2024), section 6; segments and gradients of decays ours.
+    """
+    if max(lengths, default=0) <= 1:
+        return ssd_chunked.ssd(
+            x,
+            dt,
+            A,
+            B,
+            C,
+            D,
+            state,
+            lengths=lengths,
+            dt_bias=dt_bias,
+            dt_softplus=dt_softplus,
+            dt_limit=dt_limit,
+        )
+    options = Options(
+        softplus=dt_softplus, limit=dt_limit, chunk=_chunk(chunk_size), lengths=tuple(lengths)
+    )
+    return scan((x, dt, A, B, C, D, dt_bias, state), options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a scan is told beside its tensors; `chunk` is a power of two from 16."""
+
+    lengths: tuple[int, ...]
+    softplus: bool = False
+    limit: tuple[float, float] = (0.0, math.inf)
+    chunk: int = 64
+    tuning: Tuning = Tuning()
+
+    @property
+    def clamps(self) -> bool:
+        """Whether the limits can bite; softplus is never negative."""
+        return not (self.softplus and self.limit[0] <= 0.0 and self.limit[1] == math.inf)
+
+
+Operands = tuple[
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None
+]
+
+
+def scan(operands: Operands, options: Options) -> tuple[Tensor, Tensor]:
+    """The scan with everything about its launches open, for `ssd` and for tuning.
+
+    Args:
+        operands: x, dt, A, B, C, D, dt_bias, state; the last three may be None.
+        options: lengths, step sizes and tuning.
+
+    Returns:
+        Outputs and final states as `ssd`.
+
+    Raises:
+        ConfigError: float64, or a head_dim or state_size beyond 128.
+    """
+    _check(operands)
+    y, final = _Scan.apply(*operands, options)  # pyright: ignore
+    return y, final
+
+
+def _check(operands: Operands) -> None:
+    """Refuse what the kernels cannot hold."""
+    x, dt, _, b, c = operands[:5]
+    if any(t.dtype == torch.float64 for t in (x, dt, b, c)):
+        raise ConfigError(
+            want="x, dt, B and C in float32, bfloat16 or float16 for the triton scan",
+            got="float64",
+            do="pass backend='chunked', or override it, for float64",
+        )
+    if x.shape[2] > _LARGEST or b.shape[2] > _LARGEST:
+        raise ConfigError(
+            want=f"head_dim and state_size of at most {_LARGEST} for the triton scan",
+            got=(x.shape[2], b.shape[2]),
+            do="pass backend='chunked', or override it, for larger heads",
+        )
+
+
+def _chunk(chunk_size: int) -> int:
+    """The largest power of two up to `chunk_size` that the matrix units take."""
+    return 1 << (min(max(chunk_size, 16), 64).bit_length() - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Where chunks, segments and sequences lie; int64 arrays for the host.
+
+    Args:
+        chunks: (chunk, 2): first token, tokens.
+        segments: (segment, 4): first chunk, chunks, first token, token after the last.
+        sequences: (sequence, 2): first segment, segments.
+    """
+
+    chunks: np.ndarray
+    segments: np.ndarray
+    sequences: np.ndarray
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a sequence has more than one segment."""
+        return len(self.segments) > len(self.sequences)
+
+
+@lru_cache(maxsize=64)
+def plan(lengths: tuple[int, ...], chunk: int, most: int) -> Plan:
+    """Cut sequences into chunks and segments; each sequence has at least one, maybe empty, segment.
+
+    Args:
+        lengths: tokens of each sequence.
+        chunk: tokens a chunk.
+        most: chunks a segment at most.
+
+    Returns:
+        The three tables; the same object for the same arguments.
+    """
+    sizes = np.asarray(lengths, dtype=np.int64)
+    begins = np.cumsum(sizes) - sizes
+    counts = -(-sizes // chunk)
+    chunk_begins = np.cumsum(counts) - counts
+    within, owner = _numbered(counts)
+    first = begins[owner] + within * chunk
+    chunks = np.stack([first, np.minimum(chunk, (begins + sizes)[owner] - first)], axis=1)
+
+    pieces = np.maximum(-(-counts // most), 1)
+    # Pieces of like size: a short last one would leave programs waiting.
+    each = -(-counts // pieces)
+    within, owner = _numbered(pieces)
+    skipped = np.minimum(within * each[owner], counts[owner])
+    taken = np.minimum(each[owner], counts[owner] - skipped)
+    token = begins[owner] + skipped * chunk
+    end = np.minimum(token + taken * chunk, (begins + sizes)[owner])
+    segments = np.stack([chunk_begins[owner] + skipped, taken, token, end], axis=1)
+    sequences = np.stack([np.cumsum(pieces) - pieces, pieces], axis=1)
+    return Plan(chunks=chunks, segments=segments, sequences=sequences)
+
+
+def _numbered(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For things counted by owner: each one's number within its owner, and the owner."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner], owner
+
+
+def most_chunks(counts: Sequence[int], *, walkers: int, wanted: int, shortest: int) -> int:
+    """Chunks of a segment at most, so that programs fill the chip and none runs much longer.
+
+    Args:
+        counts: chunks of each sequence.
+        walkers: programs that walk one sequence side by side.
+        wanted: programs that the chip should have.
+        shortest: fewest chunks that are worth a segment.
+
+    Returns:
+        An even share of the work, or the longest sequence where that is at most two shares:
+        cutting costs a second walk, so it has to shorten the longest by more than that.
+    """
+    longest = max(counts)
+    share = max(-(-sum(counts) * walkers // wanted), shortest)
+    return longest if longest <= 2 * share else share
+
+
+class _Scan(torch.autograd.Function):
+    """The kernels as one differentiable op."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0913
+        ctx: Any,
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        dt_bias: Tensor | None,
+        state: Tensor | None,
+        options: Options,
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs and final states; keeps the inputs, the steps and each segment's first state."""
+        state = None if state is None else state.contiguous()
+        A, D, bias = A.contiguous(), _flat(D), _flat(dt_bias)
+        work = _Work.of(x, B, C, options)
+        with torch.cuda.device_of(x):
+            steps, sums = work.steps(dt, A, bias)
+            walk = _Walk(x, B, C, steps, sums, reverse=False)
+            starts, final = state, None
+            if work.plan.is_cut:
+                starts, final = work.join(*work.walk(walk, None, end=True), state, reverse=False)
+            y = x.new_empty(x.shape)
+            ends = work.walk(walk, starts, end=final is None, emit=(y, D))
+        ctx.save_for_backward(x, dt, A, B, C, D, bias, starts, steps, sums)
+        ctx.options, ctx.state_dtype = options, None if state is None else state.dtype
+        ctx.set_materialize_grads(False)
+        return y, ends[0] if final is None else final
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_y: Tensor | None, d_final: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of all tensors; states are walked again, forwards and backwards."""
+        x, dt, A, B, C, D, bias, starts, steps, sums = ctx.saved_tensors
+        work = _Work.of(x, B, C, ctx.options)
+        d_y = torch.zeros_like(x) if d_y is None else d_y
+        d_final = None if d_final is None else d_final.contiguous()
+        with torch.cuda.device_of(x):
+            before, after = work.states(x), work.states(x)
+            work.walk(_Walk(x, B, C, steps, sums, reverse=False), starts, keep=before)
+            walk = _Walk(d_y, C, B, steps, sums, reverse=True)
+            start, d_state = d_final, None
+            if work.plan.is_cut:
+                start, d_state = work.join(*work.walk(walk, None, end=True), d_final, reverse=True)
+            ends = work.walk(walk, start, end=d_state is None, keep=after)
+            d_state = ends[0] if d_state is None else d_state
+            found = work.gradients(_Around(x, B, C, D, d_y, steps, sums, before, after))
+            d_dt, d_A, d_bias = work.steps_backward(dt, A, bias, steps, found)
+        if ctx.state_dtype is not None:
+            d_state = d_state.to(ctx.state_dtype)
+        d_D = None if D is None else found.d_D.sum(0).to(D.dtype)
+        given = ctx.state_dtype is not None
+        d_A = d_A.to(A.dtype)
+        return (
+            found.d_x,
+            d_dt,
+            d_A,
+            found.d_B,
+            found.d_C,
+            d_D,
+            d_bias,
+            d_state if given else None,
+            None,
+        )
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """What a walk reads at each token, and in which direction."""
+
+    x: Tensor
+    B: Tensor
+    C: Tensor
+    steps: Tensor
+    sums: Tensor
+    _: KW_ONLY
+    reverse: bool
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What the gradients of a chunk are taken from: inputs, and states on both sides."""
+
+    x: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    d_y: Tensor
+    steps: Tensor
+    sums: Tensor
+    before: Tensor
+    after: Tensor
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Gradients of a chunk's inputs; those of D a chunk each, of steps and decays as `steps`."""
+
+    d_x: Tensor
+    d_B: Tensor
+    d_C: Tensor
+    d_D: Tensor
+    d_steps: Tensor
+    d_decays: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """One scan's sizes and tables; each method launches one kernel.
+
+    Args:
+        options: as given by the caller.
+        plan: tables on the host.
+        chunks: table of the chunks on the device.
+        segments: table of the segments on the device.
+        sequences: table of the sequences on the device.
+        heads: number of heads.
+        groups: number of groups of B and C.
+        head_dim: channels of a head.
+        size: state size.
+        operand: dtype of matrix operands.
+    """
+
+    options: Options
+    plan: Plan
+    chunks: Tensor
+    segments: Tensor
+    sequences: Tensor
+    heads: int
+    groups: int
+    head_dim: int
+    size: int
+    operand: torch.dtype
+
+    @classmethod
+    def of(cls, x: Tensor, B: Tensor, C: Tensor, options: Options) -> "_Work":
+        """Settle the plan and bring its tables to the device."""
+        _, heads, head_dim = x.shape
+        _, groups, size = B.shape
+        tuning = options.tuning
+        counts = [-(-length // options.chunk) for length in options.lengths]
+        most = most_chunks(
+            counts,
+            walkers=heads * -(-head_dim // min(tuning.walk_block, _padded(head_dim))),
+            wanted=tuning.programs * _processors(x.device),
+            shortest=tuning.shortest,
+        )
+        cut = plan(options.lengths, options.chunk, most)
+        tables = [cut.chunks, cut.segments, cut.sequences]
+        packed = torch.from_numpy(np.concatenate([table.ravel() for table in tables]))
+        if x.is_cuda:
+            # Pinned: the copy of a pageable buffer would wait for the device.
+            packed = packed.pin_memory().to(x.device, non_blocking=True)
+        chunks, segments, sequences = packed.split([table.size for table in tables])
+        return cls(
+            options=options,
+            plan=cut,
+            chunks=chunks,
+            segments=segments,
+            sequences=sequences,
+            heads=heads,
+            groups=groups,
+            head_dim=head_dim,
+            size=size,
+            # Kernels that are interpreted on a CPU have no products of bfloat16.
+            operand=torch.bfloat16 if x.is_cuda and x.dtype == torch.bfloat16 else torch.float32,
+        )
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks of all sequences."""
+        return len(self.plan.chunks)
+
+    def states(self, like: Tensor) -> Tensor:
+        """Room for one state a chunk and head, as the products take them."""
+        shape = (self.num_chunks, self.heads, self.head_dim, self.size)
+        return torch.empty(shape, device=like.device, dtype=self.operand)
+
+    def steps(self, dt: Tensor, A: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Step sizes and running sums of dt A, (head, chunk, place), float32."""
+        shape = (self.heads, self.num_chunks, self.options.chunk)
+        steps = torch.empty(shape, device=dt.device, dtype=torch.float32)
+        sums = torch.empty_like(steps)
+        kernels.steps_kernel[self._steps_grid()](
+            dt,
+            A,
+            bias,
+            steps,
+            sums,
+            self.chunks,
+            self.num_chunks,
+            self.heads,
+            *dt.stride(),
+            *self.options.limit,
+            **self._steps_flags(bias),
+        )
+        return steps, sums
+
+    def steps_backward(
+        self, dt: Tensor, A: Tensor, bias: Tensor | None, steps: Tensor, found: _Found
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Gradients of dt, A and the bias from those of steps and decays."""
+        d_dt = torch.empty(dt.shape, device=dt.device, dtype=dt.dtype)
+        d_A = torch.empty(self.num_chunks, self.heads, device=dt.device, dtype=torch.float32)
+        d_bias = None if bias is None else torch.empty_like(d_A)
+        kernels.steps_backward_kernel[self._steps_grid()](
+            dt,
+            A,
+            bias,
+            steps,
+            found.d_steps,
+            found.d_decays,
+            d_dt,
+            d_A,
+            d_bias,
+            self.chunks,
+            self.num_chunks,
+            self.heads,
+            *dt.stride(),
+            *self.options.limit,
+            **self._steps_flags(bias),
+        )
+        if bias is None or d_bias is None:
+            return d_dt, d_A.sum(0).to(A.dtype), None
+        return d_dt, d_A.sum(0).to(A.dtype), d_bias.sum(0).to(bias.dtype)
+
+    def _steps_grid(self) -> tuple[int, int]:
+        return self.num_chunks, -(-self.heads // min(_HEADS_BLOCK, _padded(self.heads, 1)))
+
+    def _steps_flags(self, bias: Tensor | None) -> dict[str, int | bool]:
+        return {
+            "Q": self.options.chunk,
+            "BH": min(_HEADS_BLOCK, _padded(self.heads, 1)),
+            "HAS_BIAS": bias is not None,
+            "SOFTPLUS": self.options.softplus,
+            "CLAMP": self.options.clamps,
+            "num_warps": 2,
+        }
+
+    def walk(
+        self,
+        walk: _Walk,
+        starts: Tensor | None,
+        *,
+        end: bool = False,
+        keep: Tensor | None = None,
+        emit: tuple[Tensor, Tensor | None] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Walk every segment from its start; what is written is what is asked for.
+
+        Args:
+            walk: what is read.
+            starts: (segment, head, head_dim, state_size) or None for zeros.
+            end: whether last states and summed decays are wanted.
+            keep: where the state before each chunk goes (after it, in reverse), or None.
+            emit: outputs to fill and weight of the direct path, or None.
+
+        Returns:
+            Last states and summed decays of the segments; empty when not asked for.
+        """
+        count = len(self.plan.segments) if end else 0
+        device = walk.x.device
+        shape = (count, self.heads, self.head_dim, self.size)
+        ends = torch.empty(shape, device=device, dtype=torch.float32)
+        decays = torch.empty(count, self.heads, device=device, dtype=torch.float32)
+        y, direct = emit or (None, None)
+        block = min(self.options.tuning.walk_block, _padded(self.head_dim))
+        grid = len(self.plan.segments), self.heads, -(-self.head_dim // block)
+        kernels.walk_kernel[grid](
+            walk.x,
+            walk.B,
+            walk.C,
+            direct,
+            y,
+            walk.steps,
+            walk.sums,
+            starts,
+            ends,
+            decays,
+            keep,
+            self.segments,
+            self.num_chunks,
+            self.heads,
+            *walk.x.stride(),
+            *walk.B.stride(),
+            *walk.C.stride(),
+            **self._sizes(block),
+            HAS_START=starts is not None,
+            HAS_D=direct is not None,
+            REVERSE=walk.reverse,
+            EMIT=emit is not None,
+            KEEP=keep is not None,
+            END=end,
+            **self._launch(self.options.tuning.walk),
+        )
+        return ends, decays
+
+    def join(
+        self, ends: Tensor, decays: Tensor, state: Tensor | None, *, reverse: bool
+    ) -> tuple[Tensor, Tensor]:
+        """States at the start of each segment and after each sequence, float32."""
+        starts = torch.empty_like(ends)
+        finals = ends.new_empty(len(self.plan.sequences), *ends.shape[1:])
+        size = self.head_dim * self.size
+        grid = len(self.plan.sequences), self.heads, -(-size // _JOIN_BLOCK)
+        kernels.join_kernel[grid](
+            state,
+            ends,
+            decays,
+            starts,
+            finals,
+            self.sequences,
+            self.heads,
+            SIZE=size,
+            BLOCK=_JOIN_BLOCK,
+            HAS_STATE=state is not None,
+            REVERSE=reverse,
+        )
+        return starts, finals
+
+    def gradients(self, a: _Around) -> _Found:
+        """Gradients of every chunk's inputs, all heads of a group in one program."""
+        partial = torch.empty(self.num_chunks, self.heads, device=a.x.device, dtype=torch.float32)
+        found = _Found(
+            d_x=torch.empty(a.x.shape, device=a.x.device, dtype=a.x.dtype),
+            d_B=torch.empty(a.B.shape, device=a.x.device, dtype=a.B.dtype),
+            d_C=torch.empty(a.C.shape, device=a.x.device, dtype=a.C.dtype),
+            d_D=partial,
+            d_steps=torch.empty_like(a.steps),
+            d_decays=torch.empty_like(a.steps),
+        )
+        kernels.gradients_kernel[(self.num_chunks, self.groups)](
+            a.x,
+            a.B,
+            a.C,
+            a.D,
+            a.d_y,
+            a.steps,
+            a.sums,
+            a.before,
+            a.after,
+            found.d_x,
+            found.d_B,
+            found.d_C,
+            found.d_D,
+            found.d_steps,
+            found.d_decays,
+            self.chunks,
+            self.num_chunks,
+            self.heads,
+            *a.x.stride(),
+            *a.B.stride(),
+            *a.C.stride(),
+            *a.d_y.stride(),
+            **self._sizes(_padded(self.head_dim)),
+            HAS_D=a.D is not None,
+            **self._launch(self.options.tuning.gradients),
+        )
+        return found
+
+    def _sizes(self, block: int) -> dict[str, Any]:
+        """Sizes that kernels are compiled for."""
+        return {
+            "RATIO": self.heads // self.groups,
+            "P": self.head_dim,
+            "N": self.size,
+            "Q": self.options.chunk,
+            "BP": block,
+            "BN": _padded(self.size),
+            "OPERAND": _TRITON_DTYPES[self.operand],
+            "PRECISION": self.options.tuning.precision,
+        }
+
+    def _launch(self, asked: tuple[int, int] | None) -> dict[str, int]:
+        """Warps and stages."""
+        warps, stages = asked or (4, 2)
+        return {"num_warps": warps, "num_stages": stages}
+
+
+_TRITON_DTYPES = {torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
+
+
+def _flat(values: Tensor | None) -> Tensor | None:
+    """One value a head, side by side in memory."""
+    return None if values is None else values.contiguous()
+
+
+def _padded(size: int, least: int = 16) -> int:
+    """The power of two that holds `size`; matrix units take no less than 16."""
+    return max(least, 1 << (size - 1).bit_length())
+
+
+def _processors(device: torch.device) -> int:
+    """Multiprocessors of the device; one where kernels are interpreted."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
