@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,14 @@ from timeviper.processing.processor import Processor, ProcessorConfig
 from timeviper.processing.prompt import TimePrompt
 from timeviper.processing.tokenizer import Tokenizer
 from timeviper.synth.draw import Painter, atlas_tensor
-from timeviper.synth.objects import load_names
-from timeviper.synth.world import Worlds, sample_worlds
+from timeviper.synth.catalogue import things
+from timeviper.synth.footage import Footage, load_frames
+from timeviper.synth.sample import Setting, sample_worlds
+from timeviper.synth.world import Change, Worlds
 from timeviper.training.distributed import Group, join
 from timeviper.training.episodes import EpisodeMaker, Episodes, Mix, Phase
 from timeviper.training.loop import LoopConfig, Outcome, Report, train
-from timeviper.training.naming import Namer
+from timeviper.training.naming import Namer, Seen
 from timeviper.training.objective import accuracy_by_task, answer_loss
 from timeviper.training.optimizer import OptimizerConfig
 from timeviper.training.pixels import seen_frames
@@ -47,8 +50,32 @@ from timeviper.weights.native import save_model
 
 # Worlds of evaluation use other seeds (see recipes/evaluate_tiny.py).
 SEED = 2026
-# Moments of each world that a step of stage 1 looks at.
-TOWER_MOMENTS = 8
+# Length of the worlds of stage 1, and the moments of each that a step looks at.
+TOWER_SECONDS, TOWER_MOMENTS = 24, 8
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Run:
+    """What both stages share.
+
+    Args:
+        args: the command's options.
+        group: the processes that train together.
+        atlas: drawings, on the device.
+        footage: real clips as backgrounds, or None.
+        stop_at: value of `time.monotonic()` when the time is over.
+    """
+
+    args: argparse.Namespace
+    group: Group
+    atlas: Tensor
+    footage: Footage | None
+    stop_at: float
+
+    @property
+    def clips(self) -> int:
+        """Number of footage clips."""
+        return 0 if self.footage is None else len(self.footage)
 
 
 def phases(frames: int) -> tuple[Phase, ...]:
@@ -65,88 +92,127 @@ def phases(frames: int) -> tuple[Phase, ...]:
         )
 
     return (
-        Phase(until=0.08, mixes=(mix(16, 1, "off"), mix(32, 2, "off"))),
-        Phase(until=0.25, mixes=(mix(64, 4, "off"), mix(128, 6, "off"))),
-        Phase(until=0.5, mixes=(mix(128, 6, "off"), mix(256, 10, "off"), mix(128, 2, "on"))),
+        Phase(until=0.05, mixes=(mix(16, 2, "off"), mix(32, 3, "off"))),
+        Phase(until=0.2, mixes=(mix(64, 5, "off"), mix(128, 8, "off"))),
+        Phase(until=0.35, mixes=(mix(128, 8, "off"), mix(256, 14, "off"), mix(128, 3, "on"))),
+        Phase(
+            until=0.7,
+            mixes=(
+                mix(64, 3, "on"),
+                mix(256, 6, "on"),
+                mix(512, 8, "on"),
+                mix(1024, 12, "on"),
+                mix(128, 8, "off", 0.7),
+                mix(512, 20, "off"),
+                mix(1024, 32, "off"),
+            ),
+        ),
         Phase(
             until=1.01,
             mixes=(
-                mix(64, 2, "on", 0.7),
-                mix(128, 3, "on", 0.7),
-                mix(256, 4, "on", 1.0),
-                mix(512, 4, "on", 1.0),
-                mix(1024, 4, "on", 0.5),
-                mix(256, 10, "off", 0.5),
-                mix(512, 14, "off", 0.6),
-                mix(1024, 24, "off", 0.5),
+                mix(64, 3, "on", 0.7),
+                mix(256, 6, "on"),
+                mix(1024, 12, "on", 1.5),
+                mix(4096, 20, "on", 0.7),
+                mix(10_240, 24, "on", 0.7),
+                mix(512, 20, "off", 0.5),
+                mix(4096, 64, "off", 0.5),
             ),
         ),
     )
 
 
-def tower_stage(model: TimeViper, group: Group, args: argparse.Namespace, stop_at: float) -> bool:
-    """Teach the tower names; true when complete."""
-    device = group.device
+def tower_stage(model: TimeViper, run: Run) -> bool:
+    """Teach the tower what frames show; true when complete."""
+    device, args, group = run.group.device, run.args, run.group
     namer = Namer(
         model.vision,
         tokens_per_frame=model.config.tokens_per_frame,
         merge_heads=model.config.projector.merge_heads,
-        names=len(load_names()) + 1,
+        names=len(things()) + 1,
+        changes=len(Change),
     ).to(device)
-    init_linear(namer.classifier, 0.02, torch_stream(SEED, "classifier", device=device))
-    atlas = atlas_tensor(48, device)
+    init_linear(namer.heads, 0.02, torch_stream(SEED, "heads", device=device))
     count = max(1, args.frames // (4 * TOWER_MOMENTS))
 
-    def make(step: int) -> tuple[int, Worlds, np.ndarray]:
-        rng = stream(SEED, "tower", step)
-        worlds = sample_worlds(rng, count, 16)
-        return step, worlds, rng.uniform(0, 16, (count, TOWER_MOMENTS)).astype(np.float32)
+    def make(number: int) -> tuple[int, Worlds, np.ndarray]:
+        rng = stream(SEED, "tower", number)
+        worlds = sample_worlds(rng, count, TOWER_SECONDS, Setting(clips=run.clips))
+        return number, worlds, moments(rng, worlds)
 
     def step(batch: tuple[int, Worlds, np.ndarray]) -> Outcome:
-        number, worlds, moments = batch
-        painter = Painter.of(worlds, atlas)
+        number, worlds, when = batch
+        painter = Painter.of(worlds, run.atlas, run.footage)
         index = torch.arange(count, device=device).repeat_interleave(TOWER_MOMENTS)
-        seconds = torch.from_numpy(moments).to(device).flatten()
-        event, shown = painter.showing(index, seconds)
-        names = painter.worlds["object_id"][index, event]
-        names = torch.where(shown, names, len(load_names()))
+        seconds = torch.from_numpy(when).to(device).flatten()
+        seen = what_is_seen(painter, index, seconds)
         chance = torch_stream(SEED, "degrade", number, device=device)
         size = model.config.vision.image_size
         pixels = torch.cat(list(seen_frames(painter, index, seconds, size=size, generator=chance)))
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            loss, right = namer(pixels, names)
-        return Outcome(loss=loss, report=lambda: {"named": round(right.item(), 4)})
+            loss, measures = namer(pixels, seen)
+        names = ("thing", "partner", "place_error", "change")
+
+        def report() -> Report:
+            return dict(zip(names, (round(v, 4) for v in measures.tolist()), strict=True))
+
+        return Outcome(loss=loss, report=report)
 
     config = LoopConfig(
         folder=args.out / "tower",
         optimizer=OptimizerConfig(steps=args.tower_steps, learning_rate=1e-3, hold=0.3),
         log_every=50,
-        stop_at=stop_at,
+        stop_at=run.stop_at,
     )
     source = Steps(make=make, total=args.tower_steps * group.ranks, workers=args.workers)
     return train(namer, source, step, config, tell=print, group=group) >= args.tower_steps
 
 
-def model_stage(
-    model: TimeViper,
-    processor: Processor,
-    group: Group,
-    args: argparse.Namespace,
-    stop_at: float,
-) -> bool:
+def moments(rng: np.random.Generator, worlds: Worlds) -> np.ndarray:
+    """Seconds to look at, mostly within appearances, shape (world, TOWER_MOMENTS)."""
+    shape = (len(worlds), TOWER_MOMENTS)
+    anywhere = rng.uniform(0, worlds.num_frames, shape)
+    events = np.maximum(1, (worlds.thing[..., 0] >= 0).sum(1))
+    chosen = rng.integers(0, events[:, None], shape)
+    start = np.take_along_axis(worlds.start, chosen, 1)
+    end = np.take_along_axis(worlds.end, chosen, 1)
+    within = start + rng.random(shape) * (end - start)
+    return np.where(rng.random(shape) < 0.85, within, anywhere).astype(np.float32)
+
+
+def what_is_seen(painter: Painter, index: Tensor, seconds: Tensor) -> Seen:
+    """What the tower has to tell of frames."""
+    truth = painter.truth(index, seconds)
+    nothing = len(things())
+    return Seen(
+        thing=truth.thing,
+        partner=truth.partner,
+        geometry=truth.geometry,
+        moving=(truth.thing != nothing) & (truth.partner == nothing),
+        change=truth.change,
+    )
+
+
+def model_stage(model: TimeViper, processor: Processor, run: Run) -> bool:
     """Teach questions about whole videos; true when complete."""
-    device = group.device
+    device, args, group = run.group.device, run.args, run.group
     model.vision.requires_grad_(requires_grad=False)
     learner = nn.ModuleDict({"projector": model.projector, "decoder": model.decoder})
     plans = {"off": TransferPlan(), "on": model.decoder.config.transfer}
-    atlas = atlas_tensor(48, device)
     total = args.steps * group.ranks
-    maker = EpisodeMaker(processor, phases(args.frames), steps=total, seed=SEED)
+    maker = EpisodeMaker(
+        processor,
+        phases(args.frames),
+        steps=total,
+        seed=SEED,
+        clips=run.clips,
+        together=group.ranks,
+    )
 
     def step(batch: Episodes) -> Outcome:
         chance = torch_stream(SEED, "degrade-video", batch.step, device=device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            video = embed_videos(model, batch, atlas, chance)
+            video = embed_videos(model, batch, run, chance)
             ids = torch.from_numpy(batch.questions.tokens.ids).to(device)
             decoder = with_plan(model.decoder, plans[batch.mix.plan])
             out = answer_loss(decoder, video, batch.questions, ids)
@@ -162,24 +228,27 @@ def model_stage(
     config = LoopConfig(
         folder=args.out / "learner",
         optimizer=OptimizerConfig(
-            steps=args.steps, learning_rate=args.rate, warmup=150, hold=0.45, muon=args.muon
+            steps=args.steps,
+            learning_rate=args.rate,
+            transfer_factor=5.0,
+            warmup=150,
+            hold=0.5,
+            muon=args.muon,
         ),
-        stop_at=stop_at,
+        stop_at=run.stop_at,
     )
     source = Steps(make=maker, total=total, workers=args.workers)
     return train(learner, source, step, config, tell=print, group=group) >= args.steps
 
 
-def embed_videos(
-    model: TimeViper, batch: Episodes, atlas: Tensor, chance: torch.Generator
-) -> Tokens:
+def embed_videos(model: TimeViper, batch: Episodes, run: Run, chance: torch.Generator) -> Tokens:
     """Prefix, marks and the frames of all videos as the decoder reads them."""
-    device = atlas.device
+    device = run.atlas.device
     count, length = len(batch.worlds), batch.mix.num_frames
     index = torch.arange(count, device=device).repeat_interleave(length)
     # Files are sampled at their first frame of each second.
     seconds = torch.arange(length, device=device, dtype=torch.float32).repeat(count)
-    painter = Painter.of(batch.worlds, atlas)
+    painter = Painter.of(batch.worlds, run.atlas, run.footage)
     size = model.config.vision.image_size
     merged: list[Tensor] = []
     with torch.no_grad():
@@ -216,7 +285,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=16384, help="of each process in a step")
     parser.add_argument("--steps", type=int, default=3300)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--workers", type=int, default=10)
+    parser.add_argument("--footage", type=Path, help="frames of real clips, see synth.footage")
+    parser.add_argument("--workers", type=int, default=10, help="that draw worlds, a process")
+    parser.add_argument("--compile", action="store_true", help="compile the tower by torch")
     parser.add_argument("--no-muon", dest="muon", action="store_false")
     parser.add_argument("--device", help="cpu or cuda; the first GPU where there is one")
     return parser.parse_args()
@@ -233,9 +304,17 @@ def main() -> None:
     model = TimeViper(tiny_transv()).to(group.device)
     init_decoder(model.decoder, torch_stream(SEED, "decoder", device=group.device))
     init_linear(model.projector, 0.02, torch_stream(SEED, "projector", device=group.device))
+    if args.compile:
+        model.vision.compile()
     processor = build_processor(args.tokenizer)
-    done = tower_stage(model, group, args, stop_at)
-    done = done and model_stage(model, processor, group, args, stop_at)
+    run = Run(
+        args=args,
+        group=group,
+        atlas=atlas_tensor(48, group.device),
+        footage=load_frames(args.footage, group.device) if args.footage else None,
+        stop_at=stop_at,
+    )
+    done = tower_stage(model, run) and model_stage(model, processor, run)
     if group.main:
         save_model(model, args.out / "model", dtype=Precision.BFLOAT16)
         processor.save(args.out / "model")

@@ -112,7 +112,7 @@ def tiny() -> TimeViperConfig:
         ),
         projector=ProjectorConfig(tokens_per_frame=4, merge_heads=6),
         decoder=DecoderConfig(
-            vocab_size=2048,
+            vocab_size=3072,
             hidden_size=384,
             pattern="M-M*-M-M*-M-",
             intermediate_size=1024,

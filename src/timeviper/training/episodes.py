@@ -10,14 +10,35 @@ from timeviper.core.seeding import stream
 from timeviper.processing.clip_tokens import PromptTokens
 from timeviper.processing.messages import VideoPart
 from timeviper.processing.processor import Processor
-from timeviper.synth.questions import Asking, Question, Task, ask
-from timeviper.synth.world import Worlds, sample_worlds
+from timeviper.synth.asking import Asking, Question
+from timeviper.synth.choices import as_choices, choice_answer
+from timeviper.synth.phrases import NO_VIDEO
+from timeviper.synth.questions import ask
+from timeviper.synth.sample import Setting, sample_worlds
+from timeviper.synth.tasks import Task
+from timeviper.synth.world import Worlds
 from timeviper.training.objective import QuestionRows
 
 # Stands where a user's file would stand; never opened.
 _DRAWN = VideoPart(source="drawn")
-# Last second that the clock can start at: minutes up to 199 are known to the tokenizer.
-LATEST_START = 9000
+# Last second that the clock can show: minutes up to 255 are known to the tokenizer.
+LATEST_SECOND = 15_300
+# Share of questions with options, and of questions asked without any video.
+CHOICES, BLIND = 0.2, 0.02
+# How often each task is tried in a round: more where few worlds carry it, or it is learned late.
+_TRIES = {task: 1 for task in Task} | {
+    Task.AT_TIME: 2,
+    Task.WHEN: 2,
+    Task.COUNT: 2,
+    Task.DENSE_CAPTION: 2,
+    Task.MOTION: 2,
+    Task.READING: 2,
+    Task.MULTI_VALUE: 3,
+    Task.RETRIEVAL: 4,
+    Task.MULTI_KEY: 4,
+    Task.CHAIN: 5,
+}
+_ROUND = tuple(task for task, tries in _TRIES.items() for _ in range(tries))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +74,8 @@ class Episodes:
 
     Args:
         worlds: what the videos show.
-        video: prefix, marks and vision places of all videos, packed.
-        video_lengths: tokens of each video.
+        video: prefix, marks and vision places of all videos, packed; last the prefix of no video.
+        video_lengths: tokens of each, one more than there are worlds.
         questions: rows about these videos.
         mix: what kind of step this is.
         step: its number.
@@ -76,32 +97,48 @@ class EpisodeMaker:
         phases: in order; the last one's `until` is 1.
         steps: length of the run.
         seed: of the training worlds; evaluation uses others.
+        clips: footage clips to show worlds before, besides drawn backgrounds.
+        together: consecutive steps that are of one kind, because as many processes take them at
+            once and wait for each other.
     """
 
     def __init__(
-        self, processor: Processor, phases: tuple[Phase, ...], *, steps: int, seed: int
+        self,
+        processor: Processor,
+        phases: tuple[Phase, ...],
+        *,
+        steps: int,
+        seed: int,
+        clips: int = 0,
+        together: int = 1,
     ) -> None:
         self.processor = processor
+        self.setting = Setting(clips=clips)
+        self.together = together
         self.phases = phases
         self.steps = steps
         self.seed = seed
         plan = processor.plan_question("?", video=_DRAWN)
         self._prefix = plan.prefix
+        self._blind = processor.plan_question("?", video=None).prefix
         self._writer = plan.writer
 
     def __call__(self, step: int) -> Episodes:
         """The material of a step."""
         rng = stream(self.seed, "episodes", step)
-        mix = self.mix(step, rng)
-        worlds = sample_worlds(rng, mix.videos, mix.num_frames)
+        mix = self.mix(step)
+        worlds = sample_worlds(rng, mix.videos, mix.num_frames, self.setting)
         # Half the clocks start at 0, as files do; the others teach the digits of long videos.
         late = rng.random(mix.videos) < 0.5
-        offsets = np.where(late, rng.integers(0, LATEST_START, mix.videos), 0)
+        latest = max(1, LATEST_SECOND - mix.num_frames)
+        offsets = np.where(late, rng.integers(0, latest, mix.videos), 0)
         seconds = np.arange(mix.num_frames, dtype=np.float64)
         videos = [
             PromptTokens.join([self._prefix, self._writer.write(seconds + offset)])
             for offset in offsets
         ]
+        # The last one is no video at all.
+        videos.append(self._blind)
         return Episodes(
             worlds=worlds,
             video=PromptTokens.join(videos),
@@ -111,12 +148,14 @@ class EpisodeMaker:
             step=step,
         )
 
-    def mix(self, step: int, rng: np.random.Generator) -> Mix:
+    def mix(self, step: int) -> Mix:
         """The kind of a step."""
+        step -= step % self.together
         share = step / self.steps
         phase = next((p for p in self.phases if share < p.until), self.phases[-1])
         weights = np.array([m.weight for m in phase.mixes])
-        return phase.mixes[int(rng.choice(len(weights), p=weights / weights.sum()))]
+        chosen = stream(self.seed, "mix", step).choice(len(weights), p=weights / weights.sum())
+        return phase.mixes[int(chosen)]
 
     def _questions(
         self, worlds: Worlds, offsets: list[int], count: int, rng: np.random.Generator
@@ -130,18 +169,24 @@ class EpisodeMaker:
             order: list[str] = []
             asked = 0
             while asked < count:
-                # A world may not carry every task: each round tries all of them once.
-                order = order or rng.permutation([*Task]).tolist()
+                # A world may not carry every task: each round tries all of them.
+                order = order or rng.permutation(_ROUND).tolist()
                 question = ask(world, Task(order.pop()), rng, how)
                 if question is None:
                     continue
-                rows.append(self._row(question))
-                videos.append(number)
-                tasks.append(question.task.value)
+                blind = rng.random() < BLIND
+                rows.append(self._row(question, rng, blind=blind))
+                videos.append(len(worlds) if blind else number)
+                tasks.append("blind" if blind else question.task.value)
                 asked += 1
         tokens = PromptTokens.join(rows)
         return QuestionRows(tokens, tuple(len(r) for r in rows), tuple(videos), tuple(tasks))
 
-    def _row(self, question: Question) -> PromptTokens:
-        plan = self.processor.plan_question(question.question, video=_DRAWN)
-        return PromptTokens.join([plan.suffix(), self.processor.answer_tokens(question.answer)])
+    def _row(self, question: Question, rng: np.random.Generator, *, blind: bool) -> PromptTokens:
+        words, answer = question.question, question.answer
+        if question.options and rng.random() < CHOICES:
+            rotation = int(rng.integers(len(question.options)))
+            words, answer = as_choices(question, rotation), choice_answer(question, rotation)
+        plan = self.processor.plan_question(words, video=None if blind else _DRAWN)
+        answer = NO_VIDEO if blind else answer
+        return PromptTokens.join([plan.suffix(), self.processor.answer_tokens(answer)])

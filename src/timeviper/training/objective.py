@@ -37,7 +37,7 @@ class QuestionRows:
 
 @dataclass(frozen=True, eq=False)
 class AnswerLoss:
-    """Mean loss a token, and which rows' whole answers would be given greedily."""
+    """Mean loss a token, rows by the root of their length; which whole answers are right."""
 
     loss: Float[Tensor, ""]
     right: Float[Tensor, " row"]
@@ -75,8 +75,10 @@ def answer_loss(
     counts = torch.bincount(rows, minlength=len(questions.lengths))
     each = torch.zeros(len(counts), device=losses.device).index_add(0, rows, losses)
     wrong = torch.zeros_like(each).index_add(0, rows, (logits.argmax(-1) != target).float())
-    # Mean over a row's tokens first, so that long answers do not outweigh short ones.
-    return AnswerLoss((each / counts.clamp(min=1)).mean(), (wrong == 0).float())
+    # A row counts by the root of its tokens: a caption of two hundred should not outweigh all
+    # short answers, nor should each of its tokens count for next to nothing.
+    size = counts.clamp(min=1).float().sqrt()
+    return AnswerLoss((each / size).sum() / size.sum(), (wrong == 0).float())
 
 
 def answer_sources(questions: QuestionRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

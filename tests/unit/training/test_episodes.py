@@ -9,10 +9,11 @@ import pytest
 
 from tests.unit.training.toys import listen, maker, mix, processor
 from timeviper.core.layout import SpanKind
-from timeviper.core.seeding import stream
-from timeviper.synth.questions import Task, clock
+from timeviper.synth.asking import clock
+from timeviper.synth.phrases import NO_VIDEO
+from timeviper.synth.tasks import Task
 from timeviper.training import episodes
-from timeviper.training.episodes import LATEST_START, EpisodeMaker, Episodes, Phase
+from timeviper.training.episodes import LATEST_SECOND, EpisodeMaker, Episodes, Phase
 
 
 def same(a: Episodes, b: Episodes) -> bool:
@@ -36,7 +37,8 @@ def marks(found: Episodes) -> list[list[str]]:
         processor().tokenizer.decode(row[kind == SpanKind.TIMESTAMP.code].tolist())
         for row, kind in zip(rows, kinds, strict=True)
     ]
-    return [_clocks(text) for text in texts]
+    # The last row is the prefix of no video.
+    return [_clocks(text) for text in texts[:-1]]
 
 
 def _clocks(text: str) -> list[str]:
@@ -61,6 +63,8 @@ def test_a_step_is_a_function_of_seed_and_step_alone() -> None:
 
 def test_labels_belong_to_their_world_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
     heard = listen(monkeypatch)
+    monkeypatch.setattr(episodes, "CHOICES", 0.0)
+    monkeypatch.setattr(episodes, "BLIND", 0.0)
     found = maker(mix(32, 4, 9))(2)
     rows = found.questions
     assert len(rows.lengths) == len(heard) == 4 * 9
@@ -89,7 +93,7 @@ def test_the_clock_before_the_frames_is_the_clock_of_the_answers(
         assert times == [clock(offset + second) for second in range(16)]
     assert any(offset == 0 for offset in offsets)
     assert any(offset > 600 for offset in offsets)
-    assert max(offsets) < LATEST_START
+    assert max(offsets) + 16 <= LATEST_SECOND
     moments = [(q, o) for _, q, o in heard if q.task is Task.WHEN and q.start_seconds is not None]
     assert moments
     for question, offset in moments:
@@ -99,18 +103,40 @@ def test_the_clock_before_the_frames_is_the_clock_of_the_answers(
 
 def test_every_frame_has_its_places() -> None:
     found = maker(mix(16, 3, 1))(1)
-    for kinds in split(found.video.kinds, found.video_lengths):
+    *films, blind = split(found.video.kinds, found.video_lengths)
+    assert set(blind) == {SpanKind.TEXT.code}
+    for kinds in films:
         vision = int((kinds == SpanKind.VISION.code).sum())
         assert vision == 16 * processor().config.tokens_per_frame
         assert kinds[-1] == SpanKind.VISION.code
 
 
 def test_every_task_occurs_and_none_crowds_out_the_others() -> None:
-    make = maker(mix(64, 4, 12))
-    tasks = [task for step in range(6) for task in make(step).questions.tasks]
+    make = maker(mix(96, 4, 20))
+    tasks = [task for step in range(10) for task in make(step).questions.tasks]
     counts = {task: tasks.count(task.value) for task in Task}
-    assert min(counts.values()) > len(tasks) / 30
-    assert max(counts.values()) < len(tasks) / 3
+    assert min(counts.values()) > len(tasks) / 150
+    assert max(counts.values()) < len(tasks) / 6
+
+
+def test_some_questions_have_options_and_some_no_video() -> None:
+    make = maker(mix(64, 4, 20))
+    tokenizer = processor().tokenizer
+    shown: list[tuple[str, str, bool]] = []
+    for step in range(6):
+        found = make(step).questions
+        rows = split(found.tokens.ids, found.lengths)
+        kinds = split(found.tokens.kinds, found.lengths)
+        for row, kind, video, task in zip(rows, kinds, found.videos, found.tasks, strict=True):
+            answer = tokenizer.decode(row[kind == SpanKind.ANSWER.code].tolist()[:-1])
+            shown.append((tokenizer.decode(row.tolist()), answer, video == 4))
+            assert (task == "blind") == (video == 4)
+    blind = [answer for _, answer, is_blind in shown if is_blind]
+    assert blind
+    assert set(blind) == {NO_VIDEO}
+    chosen = [answer for text, answer, is_blind in shown if "(A)" in text and not is_blind]
+    assert 0.05 < len(chosen) / len(shown) < 0.3
+    assert all(answer[-4:-1] in ("(A)", "(B)", "(C)", "(D)") for answer in chosen)
 
 
 def test_worlds_in_which_nothing_happens_are_asked_as_often(
@@ -118,9 +144,9 @@ def test_worlds_in_which_nothing_happens_are_asked_as_often(
 ) -> None:
     sample = episodes.sample_worlds
 
-    def empty(rng, batch, num_frames):
-        worlds = sample(rng, batch, num_frames)
-        return replace(worlds, object_id=np.full_like(worlds.object_id, -1))
+    def empty(rng, batch, num_frames, setting):
+        worlds = sample(rng, batch, num_frames, setting)
+        return replace(worlds, thing=np.full_like(worlds.thing, -1))
 
     monkeypatch.setattr(episodes, "sample_worlds", empty)
     rows = maker(mix(64, 2, 24))(0).questions
@@ -136,9 +162,18 @@ def test_phases_follow_one_another_and_weights_count() -> None:
         Phase(until=1.0, mixes=(kinds[3],)),
     )
     make = EpisodeMaker(processor(), phases, steps=400, seed=0)
-    drawn = [make.mix(step, stream(0, step)).num_frames for step in range(401)]
+    drawn = [make.mix(step).num_frames for step in range(401)]
     assert set(drawn[:100]) == {16}
     assert set(drawn[300:]) == {64}
     middle = drawn[100:300]
     assert set(middle) == {16, 32}
     assert 0.65 < middle.count(32) / len(middle) < 0.85
+
+
+def test_processes_that_wait_for_each_other_take_one_kind() -> None:
+    kinds = (mix(16), mix(24), mix(32))
+    phases = (Phase(until=1.01, mixes=kinds),)
+    make = EpisodeMaker(processor(), phases, steps=60, seed=3, together=3)
+    drawn = [make.mix(step).num_frames for step in range(60)]
+    assert all(len(set(drawn[n : n + 3])) == 1 for n in range(0, 60, 3))
+    assert len(set(drawn)) == 3
