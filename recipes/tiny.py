@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timeviper.synth.footage import Footage, load_frames
 from torch import Tensor, nn
 
 from timeviper.core.layout import SpanKind
@@ -33,9 +34,8 @@ from timeviper.processing.image import ImageConfig, Resample
 from timeviper.processing.processor import Processor, ProcessorConfig
 from timeviper.processing.prompt import TimePrompt
 from timeviper.processing.tokenizer import Tokenizer
-from timeviper.synth.draw import Painter, atlas_tensor
 from timeviper.synth.catalogue import things
-from timeviper.synth.footage import Footage, load_frames
+from timeviper.synth.draw import Painter, atlas_tensor
 from timeviper.synth.sample import Setting, sample_worlds
 from timeviper.synth.world import Change, Worlds
 from timeviper.training.distributed import Group, join

@@ -26,7 +26,7 @@ LATEST_SECOND = 15_300
 # Share of questions with options, and of questions asked without any video.
 CHOICES, BLIND = 0.2, 0.02
 # How often each task is tried in a round: more where few worlds carry it, or it is learned late.
-_TRIES = {task: 1 for task in Task} | {
+_TRIES = dict.fromkeys(Task, 1) | {
     Task.AT_TIME: 2,
     Task.WHEN: 2,
     Task.COUNT: 2,
