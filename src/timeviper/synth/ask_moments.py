@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from timeviper.synth.asking import (
+    OPTIONS,
     Asking,
     Draft,
     absent,
     clock,
+    decoy,
     never,
     once,
     said,
     span_text,
     subject,
 )
-from timeviper.synth.catalogue import things
+from timeviper.synth.casting import MOVES, SLIDES
+from timeviper.synth.catalogue import ThingKind, kind_of, things
+from timeviper.synth.sample import SHORTEST, change_seconds, lengths
+from timeviper.synth.score import CHANGE_SLACK, MIN_IOU, iou
 from timeviper.synth.world import Change, Motion, World
 
 MOTIONS = {
@@ -35,24 +40,31 @@ CHANGES = {
     Change.BARS: "black bars appear",
 }
 UNCHANGED = "nothing changes."
+NOTHING = "nothing."
+# What a change is mistaken for: the one that is drawn as often, so that neither is a safe guess.
+_FELLOW = {
+    Change.GREY: Change.DARK,
+    Change.DARK: Change.GREY,
+    Change.FRAME: Change.BARS,
+    Change.BARS: Change.FRAME,
+}
 
 
 def when(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
     """From when to when a thing is shown."""
     if how.about is None and rng.random() < how.missing:
         thing = absent(world, rng)
-        wrong = _spans(world, rng, how)
+        wrong = _spans(world, rng, how, None)
         return Draft(answer=never(thing), wrong=wrong, words=_named(thing))
     thing = subject(once(world) if how.clear else list(world.things), rng, how)
     if thing is None:
         return None
     event = world.times_of(thing)[0]
-    return Draft(
-        answer=span_text(event.start, event.end, how),
-        wrong=_spans(world, rng, how),
-        words=_named(thing),
-        span=(event.start, event.end),
-    )
+    span = (event.start, event.end)
+    wrong = _spans(world, rng, how, span)
+    if decoy(rng, how):
+        wrong.insert(0, never(thing))
+    return Draft(answer=span_text(*span, how), wrong=wrong, words=_named(thing), span=span)
 
 
 def at_time(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
@@ -67,10 +79,13 @@ def at_time(world: World, rng: np.random.Generator, how: Asking) -> Draft | None
         free = _free_second(world, rng, margin)
         if free is None:
             return None
-        second, answer, span = free, "nothing.", None
+        second, answer, span = free, NOTHING, None
+    # Always an option, so that its presence does not tell that it is the right one.
+    wrong = [NOTHING]
     near = [said(e) for e in world.events]
-    wrong = [near[int(i)] for i in rng.permutation(len(near))][:4]
-    wrong += [f"{things()[absent(world, rng)].one}." for _ in range(3)]
+    wrong += [near[int(i)] for i in rng.permutation(len(near))][:4]
+    while len({*wrong, answer}) < OPTIONS:
+        wrong.append(f"{things()[absent(world, rng)].one}.")
     return Draft(answer=answer, wrong=wrong, words={"time": clock(second + how.offset)}, span=span)
 
 
@@ -81,8 +96,10 @@ def motion(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
     if thing is None:
         return None
     event = world.times_of(thing)[0]
-    wrong = [MOTIONS[m] for m in Motion if m is not event.motion]
-    wrong = [wrong[int(i)] for i in rng.permutation(len(wrong))[:3]]
+    # What is still is met oftenest: always an option, so that its presence tells nothing.
+    moves = SLIDES if kind_of(thing) in (ThingKind.WORD, ThingKind.NUMBER) else MOVES
+    others = (Motion.STILL, *(moves[int(i)] for i in rng.permutation(len(moves))))
+    wrong = [MOTIONS[m] for m in others if m is not event.motion]
     answer = MOTIONS[event.motion]
     return Draft(answer=answer, wrong=wrong, words=_named(thing), span=(event.start, event.end))
 
@@ -93,14 +110,25 @@ def change(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
     if second is None:
         if how.clear or rng.random() < 0.7:
             return None
-        return Draft(answer=UNCHANGED, wrong=[_changed(k, 7, how) for k in CHANGES])
-    seconds = [int(rng.integers(0, world.num_frames)) for _ in range(3)]
-    rest = [k for k in CHANGES if k is not world.change]
-    wrong = [_changed(world.change, seconds[0], how)]
-    order = [rest[int(i)] for i in rng.permutation(3)]
-    wrong += [_changed(k, s, how) for k, s in zip(order, (second, *seconds[1:]), strict=True)]
-    answer = _changed(world.change, second, how)
-    return Draft(answer=answer, wrong=wrong, span=(second, world.num_frames))
+        wrong = [_changed(kind, _elsewhen(world, rng, None), how) for kind in CHANGES]
+        return Draft(answer=UNCHANGED, wrong=wrong)
+    # Two kinds at two seconds: neither is told by standing in more options than the other.
+    other = _elsewhen(world, rng, second)
+    pairs = ((world.change, other), (_FELLOW[world.change], second), (_FELLOW[world.change], other))
+    return Draft(
+        answer=_changed(world.change, second, how),
+        wrong=[_changed(kind, s, how) for kind, s in pairs],
+        span=(second, world.num_frames),
+    )
+
+
+def _elsewhen(world: World, rng: np.random.Generator, right: int | None) -> int:
+    """A second when the picture could have changed, plainly another one than `right`."""
+    when = change_seconds(max(world.num_frames, 2 * SHORTEST))
+    while True:
+        second = int(rng.integers(when.start, when.stop))
+        if right is None or abs(second - right) > CHANGE_SLACK:
+            return second
 
 
 def _changed(kind: Change, second: int, how: Asking) -> str:
@@ -112,14 +140,20 @@ def _named(thing: int) -> dict[str, str]:
     return {"the": entry.the, "one": entry.one, "name": entry.name}
 
 
-def _spans(world: World, rng: np.random.Generator, how: Asking) -> list[str]:
-    """Intervals of other appearances, and some of none."""
-    near = [span_text(e.start, e.end, how) for e in world.events]
-    wrong = [near[int(i)] for i in rng.permutation(len(near))][:4]
-    for _ in range(3):
-        start = int(rng.integers(0, max(1, world.num_frames - 4)))
-        wrong.append(span_text(start, start + int(rng.integers(3, 25)), how))
-    return wrong
+def _spans(
+    world: World, rng: np.random.Generator, how: Asking, right: tuple[int, int] | None
+) -> list[str]:
+    """Intervals of other appearances, and some of none, that cannot pass for the right one."""
+    near = [(e.start, e.end) for e in world.events if (e.start, e.end) != right]
+    found = [near[int(i)] for i in rng.permutation(len(near))[: OPTIONS - 1]]
+    while len(found) < OPTIONS - 1:
+        # As long as appearances of this world are.
+        lasting = int(lengths(rng, max(1, len(world.events)), world.num_frames)[0])
+        start = int(rng.integers(0, world.num_frames - lasting + 1))
+        span = (start, start + lasting)
+        if span not in found and (right is None or iou(span, right) < MIN_IOU):
+            found.append(span)
+    return [span_text(*span, how) for span in found]
 
 
 def _free_second(world: World, rng: np.random.Generator, margin: int) -> int | None:

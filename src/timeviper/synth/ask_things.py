@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 
 from timeviper.synth.asking import (
@@ -9,6 +11,7 @@ from timeviper.synth.asking import (
     Draft,
     absent,
     clock,
+    decoy,
     listed,
     never,
     often,
@@ -24,6 +27,9 @@ from timeviper.synth.world import Event, World
 # Most things that an answer to "what" or a summary lists, and most appearances of a caption.
 MAX_LISTED, MAX_SUMMED, MAX_CAPTIONED = 4, 6, 10
 CAPTION_JOIN = "; "
+# Share of the worlds without anything that comes back in which `clear` counts are asked, measured
+# to make "once" as frequent as any other answer.
+_ONCE = 1 / 6
 
 
 def what(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
@@ -54,10 +60,11 @@ def ordering(world: World, rng: np.random.Generator, how: Asking) -> Draft | Non
     count = int(rng.integers(3, min(5, len(ids)) + 1))
     chosen = sorted(rng.choice(len(ids), size=count, replace=False))
     names = [things()[ids[int(i)]].the for i in chosen]
-    shuffles = [tuple(names[int(i)] for i in rng.permutation(count)) for _ in range(12)]
-    wrong = [listed(s) for s in dict.fromkeys(shuffles) if s != tuple(names)]
+    # The first permutation is the right one.
+    shuffles = list(permutations(names))
+    wrong = [listed(shuffles[int(i) + 1]) for i in rng.permutation(len(shuffles) - 1)[:3]]
     asked = listed([names[int(i)] for i in rng.permutation(count)])[:-1]
-    return Draft(answer=listed(names), wrong=wrong[:3], words={"list": asked})
+    return Draft(answer=listed(names), wrong=wrong, words={"list": asked})
 
 
 def count(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
@@ -71,6 +78,8 @@ def count(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
     right = never(thing) if times == 0 else f"{often(times)}."
     near = [n for n in range(1, MAX_TIMES + 1) if n != times]
     wrong = [f"{often(near[int(i)])}." for i in rng.permutation(len(near))[:3]]
+    if times and decoy(rng, how):
+        wrong.insert(0, never(thing))
     return Draft(answer=right, wrong=wrong, words=_named(thing))
 
 
@@ -123,12 +132,19 @@ def _counted_thing(world: World, rng: np.random.Generator, how: Asking) -> int |
     if rng.random() < how.missing:
         return absent(world, rng)
     by_count: dict[int, list[int]] = {}
-    for i in world.things:
+    for i in world.things if not how.clear else _alone(world):
         by_count.setdefault(len(world.times_of(i)), []).append(i)
+    if how.clear and 1 in by_count and (len(by_count) > 1 or rng.random() > _ONCE):
+        by_count.pop(1)
     if not by_count:
         return None
     chosen = by_count[int(rng.choice(sorted(by_count)))]
     return chosen[int(rng.integers(len(chosen)))]
+
+
+def _alone(world: World) -> list[int]:
+    """Things that never share a card: numbers of cards would make twice the safest guess."""
+    return [i for i in world.things if all(e.partner is None for e in world.times_of(i))]
 
 
 def _caption(event: Event, how: Asking) -> str:
@@ -148,10 +164,10 @@ def _pair(world: World, rng: np.random.Generator, how: Asking, *, end: int) -> D
     early = moments[0] < moments[1]
     right, wrong = pair if early == (end == 0) else pair[::-1]
     event = world.times_of(right)[end]
-    far = [i for i in world.things if i not in pair]
-    tempting = [the(wrong), *(the(i) for i in others(world, rng, right, far)[:2])]
     words = {"the": things()[pair[0]].the, "other": things()[pair[1]].the}
-    return Draft(answer=the(right), wrong=tempting, words=words, span=(event.start, event.end))
+    # The question names the only two answers: further options would fool nobody.
+    span = (event.start, event.end)
+    return Draft(answer=the(right), wrong=[the(wrong)], words=words, span=span)
 
 
 def _separate(world: World, ids: list[int]) -> list[int]:

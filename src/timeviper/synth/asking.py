@@ -132,7 +132,22 @@ def absent(world: World, rng: np.random.Generator, like: int | None = None) -> i
 def others(world: World, rng: np.random.Generator, right: int, among: Sequence[int]) -> list[int]:
     """Three wrong things: shuffled ones of `among` first, then some that never appear."""
     near = [int(i) for i in rng.permutation(np.asarray(among, dtype=np.int64)) if i != right]
-    return near[:3] + [absent(world, rng, like=right) for _ in range(3 - len(near[:3]))]
+    found = near[: OPTIONS - 1]
+    while len(found) < OPTIONS - 1:
+        stranger = absent(world, rng, like=right)
+        if stranger not in found:
+            found.append(stranger)
+    return found
+
+
+def decoy(rng: np.random.Generator, how: Asking) -> bool:
+    """Whether "does not appear" stands among the wrong options of a thing that does.
+
+    As often as makes it right one time in `OPTIONS`, so that its presence tells nothing.
+    """
+    if how.missing >= 1:
+        return False
+    return bool(rng.random() < (OPTIONS - 1) * how.missing / (1 - how.missing))
 
 
 def the(thing: int) -> str:

@@ -18,9 +18,9 @@ MAX_HOPS = 4
 # How often a thing alone is of each kind.
 _KINDS = (ThingKind.OBJECT, ThingKind.SHAPE, ThingKind.WORD, ThingKind.NUMBER)
 _SHARES = (0.6, 0.15, 0.17, 0.08)
-_MOVES = tuple(m for m in Motion if m is not Motion.STILL)
+MOVES = tuple(m for m in Motion if m is not Motion.STILL)
 # Text slides; it neither grows nor turns.
-_SLIDES = (Motion.LEFT, Motion.RIGHT, Motion.UP, Motion.DOWN)
+SLIDES = (Motion.LEFT, Motion.RIGHT, Motion.UP, Motion.DOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Pool:
     def alone(self, thing: int) -> Role:
         """A thing alone, which mostly moves."""
         text = kind_of(thing) in (ThingKind.WORD, ThingKind.NUMBER)
-        moves = _SLIDES if text else _MOVES
+        moves = SLIDES if text else MOVES
         if self.rng.random() < 0.3:
             return Role(thing=thing)
         return Role(thing=thing, motion=moves[int(self.rng.integers(len(moves)))])
@@ -143,11 +143,11 @@ Group = Callable[[Pool, int], list[Role]]
 _GROUPS = MappingProxyType(
     {
         repeats: (0.5, 1),
-        tagged: (0.3, 1),
-        one_tagged: (0.15, 1),
-        shared_tag: (0.15, 2),
+        tagged: (0.35, 1),
+        one_tagged: (0.25, 1),
+        shared_tag: (0.2, 2),
         captioned: (0.3, 1),
-        chain: (0.3, 2),
+        chain: (0.4, 2),
         singles: (0.6, 1),
     }
 )

@@ -9,10 +9,14 @@ from timeviper.synth.asking import Question
 
 LETTERS = "ABCD"
 ASK_TO_CHOOSE = "Choose one:"
-# A letter counts as such in brackets, alone, at the start before a sign, or after "answer is".
-_MARKED = re.compile(r"\(([A-D])\)")
-_LEADING = re.compile(r"^\W*([A-D])(?:\W|$)")
-_NAMED = re.compile(r"(?:answer|option|choice)(?:\s+is)?\W*\b([A-D])\b", re.IGNORECASE)
+# A letter counts as such in brackets, at the start, or after "answer", "it is" and the like. An A
+# before another word is an article: "A cat."
+_LETTER = r"(?:([B-D])\b|(A)\b(?!\s+\w))"
+_MARKED = re.compile(r"[(\[]([A-D])[)\]]()")
+_LEADING = re.compile(rf"^\W*{_LETTER}(?![-'\u2019])")
+_NAMED = re.compile(
+    rf"\b(?i:answer|option|choice|letter|is|choose|chose|pick|select|say|think)\b\W*{_LETTER}"
+)
 
 
 def rotated(question: Question, rotation: int) -> tuple[str, ...]:
@@ -52,18 +56,22 @@ def chosen(text: str, options: Sequence[str]) -> int | None:
         Its place, by its letter if one is told, else by its words; None where neither is found.
     """
     for pattern in (_MARKED, _LEADING, _NAMED):
-        found = pattern.findall(text)
+        found = ["".join(letters) for letters in pattern.findall(text)]
         # The last one counts: a model may name others on its way.
-        place = LETTERS.index(found[-1].upper()) if found else len(options)
+        place = LETTERS.index(found[-1]) if found else len(options)
         if place < len(options):
             return place
     plain = f" {normal(text)} "
-    at = [(plain.rfind(f" {normal(o)} "), len(normal(o)), i) for i, o in enumerate(options)]
-    found_at = [entry for entry in at if entry[0] >= 0]
-    return max(found_at)[2] if found_at else None
+    ends: list[tuple[int, int, int]] = []
+    for number, option in enumerate(options):
+        words = f" {normal(option)} "
+        begin = plain.rfind(words)
+        # Of "the red ring" and "the striped red ring", which end together, the longer is meant.
+        ends += [(begin + len(words), len(words), number)] if begin >= 0 else []
+    return max(ends)[2] if ends else None
 
 
 def normal(text: str) -> str:
-    """Words without case, articles and signs, so that wordings compare."""
-    words = re.sub(r"[^a-z0-9:\- ]", " ", text.lower()).split()
+    """Words without case, articles and signs, so that wordings compare; times keep their colon."""
+    words = re.sub(r"[^a-z0-9:]|(?<!\d):|:(?!\d)", " ", text.lower()).split()
     return " ".join(w for w in words if w not in ("a", "an", "the", "some"))

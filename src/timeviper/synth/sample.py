@@ -92,27 +92,18 @@ def spread_around(
     lasting = lengths(rng, count, num_frames)
     own = int(lasting[0])
     start = round(depth * (num_frames - own))
+    after = num_frames - start - own
     others = lasting[1:]
-    # As many before as the share of room there, as far as they fit.
-    fits = [
-        k
-        for k in range(count)
-        if _needs(others[:k]) <= start and _needs(others[k:]) <= num_frames - start - own
-    ]
+    fits = _splits(others, start, after)
     if not fits:
         # Shorter ones always fit: `lengths` leaves room for two gaps an appearance.
         others = np.full(count - 1, MIN_SECONDS)
-        fits = [
-            k
-            for k in range(count)
-            if _needs(others[:k]) <= start and _needs(others[k:]) <= num_frames - start - own
-        ]
-    share = start / max(1, num_frames - own)
-    wanted = int(rng.binomial(count - 1, share))
-    before = min(fits, key=lambda k: abs(k - wanted)) if fits else 0
-    kept = others if fits else others[:0]
-    early = _within(rng, kept[:before], 0, start - MIN_GAP)
-    late = _within(rng, kept[before:], start + own + MIN_GAP, num_frames)
+        fits = _splits(others, start, after)
+    # As many before as the share of room there, as far as they fit.
+    wanted = int(rng.binomial(count - 1, start / max(1, num_frames - own)))
+    before = min(fits, key=lambda k: abs(k - wanted))
+    early = _within(rng, others[:before], 0, start - MIN_GAP)
+    late = _within(rng, others[before:], start + own + MIN_GAP, num_frames)
     middle = np.array([[start, start + own]], dtype=np.int64)
     return np.concatenate([early, middle, late]), before
 
@@ -121,6 +112,11 @@ def lengths(rng: np.random.Generator, count: int, num_frames: int) -> NDArray[np
     """How long each of `count` appearances lasts, seconds, so that all fit with their gaps."""
     longest = min(MAX_SECONDS, (num_frames - MIN_GAP * (count + 1)) // count)
     return rng.integers(MIN_SECONDS, max(MIN_SECONDS, longest) + 1, size=count)
+
+
+def change_seconds(num_frames: int) -> range:
+    """Seconds at which the whole picture may change."""
+    return range(num_frames // 10 + 2, num_frames * 9 // 10)
 
 
 def stage(
@@ -170,6 +166,15 @@ def _check(num_frames: int) -> None:
             got=num_frames,
             do="ask for more frames",
         )
+
+
+def _splits(lasting: NDArray[np.int64], before: int, after: int) -> list[int]:
+    """How many of the appearances may stand in the seconds before, so that the others fit after."""
+    return [
+        k
+        for k in range(len(lasting) + 1)
+        if _needs(lasting[:k]) <= before and _needs(lasting[k:]) <= after
+    ]
 
 
 def _needs(lasting: NDArray[np.int64]) -> int:
@@ -222,7 +227,8 @@ def _changes(
         if not any(_is_shape(role) for role in cast):
             kinds += [Change.GREY, Change.DARK]
         kind = kinds[int(rng.integers(len(kinds)))]
-        out[number] = _CHANGES[kind], rng.integers(num_frames // 10 + 2, num_frames * 9 // 10)
+        when = change_seconds(num_frames)
+        out[number] = _CHANGES[kind], rng.integers(when.start, when.stop)
     return out
 
 

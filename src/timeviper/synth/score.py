@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from timeviper.synth.asking import Question
 from timeviper.synth.catalogue import ThingKind, things
 from timeviper.synth.choices import normal
 from timeviper.synth.tasks import Task
+from timeviper.synth.wording import (
+    CLOCK,
+    changes_in,
+    count_in,
+    denies,
+    motions_in,
+    names_in,
+    names_words,
+    seconds_in,
+)
 
 # Overlap over union that counts as having found a moment.
 MIN_IOU = 0.5
 # Seconds that the moment of a change may be off.
 CHANGE_SLACK = 2.0
-_CLOCK = re.compile(r"(?<![\d:])(?:(\d+):)?(\d{1,3}):(\d{2})(?![\d:])")
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*(?:seconds|second|secs|sec|s)\b")
-_TIMES = re.compile(r"\b(?:(once|twice)|(\d+) times?|(\w+) times?)\b")
-_NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-# What is said of motions and changes, and words that mean the same.
-_ALIASES = (("gray", "grey"), ("black-and-white", "grey"), ("rotates", "it turns"))
 
 
 @dataclass(frozen=True)
@@ -57,22 +60,26 @@ def score(question: Question, text: str) -> Score:
     """
     if question.task is Task.WHEN and question.start_seconds is not None:
         return _interval(question, text)
+    bare = names_words(question.answer)
     if question.task is Task.DENSE_CAPTION:
-        return caption_score(captions(question.answer), captions(text))
+        return caption_score(captions(question.answer), captions(text, bare=bare))
     if question.task is Task.SUMMARY:
-        return _f1(_counted(question.answer), _counted(text))
-    if question.task is Task.CHANGE:
-        return _exact(_same_change(question.answer, text))
+        return _f1(_counted(question.answer), _counted(text, bare=bare))
     return _exact(_same(question, text))
 
 
-def captions(text: str) -> list[Moment]:
-    """Events told with times, in any layout that gives two times before or after its things."""
+def captions(text: str, *, bare: bool = False) -> list[Moment]:
+    """Events told with times, each in its sentence or line.
+
+    Args:
+        text: in any layout that gives two times before or after the things.
+        bare: as for `names_in`.
+    """
     found: list[Moment] = []
-    for part in re.split(r"[;\n]", text):
+    for part in re.split(r"[;\n]|\.\s", text):
         times = seconds_in(part)
         if len(times) >= 2:
-            named = frozenset(names_in(_CLOCK.sub(" ", part)))
+            named = frozenset(names_in(CLOCK.sub(" ", part), bare=bare))
             found.append(Moment(named, times[0], times[1]))
     return found
 
@@ -115,48 +122,6 @@ def iou(a: tuple[float, float], b: tuple[float, float]) -> float:
     return shared / (max(a[1], b[1]) - min(a[0], b[0]))
 
 
-def seconds_in(text: str) -> list[float]:
-    """Times told as MM:SS or H:MM:SS, or else as seconds, in order."""
-    clocks = [
-        3600.0 * int(hours or 0) + 60.0 * int(minutes) + int(seconds)
-        for hours, minutes, seconds in _CLOCK.findall(text)
-    ]
-    return clocks or [float(number) for number in _SECONDS.findall(text.lower())]
-
-
-def names_in(text: str) -> list[int]:
-    """Ids of the things named in a text, in order, longest names first; repeats are kept."""
-    tokens = normal(text).split()
-    table, longest = _names()
-    found: list[int] = []
-    at = 0
-    while at < len(tokens):
-        for size in range(min(longest, len(tokens) - at), 0, -1):
-            thing = table.get(" ".join(tokens[at : at + size]))
-            if thing is not None:
-                found.append(thing)
-                at += size
-                break
-        else:
-            at += 1
-    return found
-
-
-@cache
-def _names() -> tuple[dict[str, int], int]:
-    """Ids by normal name; a word or an object also by its plural or by its bare label."""
-    table: dict[str, int] = {}
-    for number, thing in enumerate(things()):
-        name = normal(thing.name)
-        if thing.kind is ThingKind.OBJECT:
-            table.setdefault(f"{name}s", number)
-        if thing.kind is ThingKind.WORD:
-            table.setdefault(normal(thing.label), number)
-    # Exact names win over plurals of others.
-    table |= {normal(thing.name): number for number, thing in enumerate(things())}
-    return table, max(len(name.split()) for name in table)
-
-
 def _interval(question: Question, text: str) -> Score:
     times = seconds_in(text)
     want = (question.start_seconds or 0.0, question.end_seconds or 0.0)
@@ -173,68 +138,58 @@ def _same(question: Question, text: str) -> bool:
     want, got = normal(question.answer), normal(text)
     if want == got:
         return True
-    task = question.task
-    if task is Task.COUNT:
-        return _count_in(got) == _count_in(want) is not None
-    if task is Task.ABSENT:
-        return got.split()[:1] == want.split()
-    if task is Task.MOTION:
-        for alias, word in _ALIASES:
-            got = got.replace(alias, word)
-        return f" {want} " in f" {got} "
-    wanted, named = names_in(question.answer), names_in(text)
+    match question.task:
+        case Task.COUNT:
+            return count_in(got) == count_in(want) is not None
+        case Task.ABSENT:
+            return got.split()[:1] == want.split()
+        case Task.MOTION:
+            return motions_in(got) == motions_in(want)
+        case Task.CHANGE:
+            return _same_change(question.answer, text)
+        case Task.WHEN:
+            return not seconds_in(text) and denies(text)
+        case _:
+            return _same_things(question, text)
+
+
+def _same_things(question: Question, text: str) -> bool:
+    """Whether the answer names the same things, besides those that the question named."""
+    wanted = names_in(question.answer)
     if not wanted:
-        return False
-    if task is Task.ORDERING:
-        return list(dict.fromkeys(named)) == wanted
-    if task is Task.CHAIN:
-        return named[-1:] == wanted[-1:]
-    if task is Task.READING:
-        return set(named) - set(names_in(question.question)) == set(wanted)
-    return set(named) - _asked(question, wanted) == set(wanted)
-
-
-def _asked(question: Question, wanted: Iterable[int]) -> set[int]:
-    """Things that the question named and the answer may repeat."""
-    if question.task in (Task.FIRST, Task.LAST):
-        return set()
-    return set(names_in(question.question)) - set(wanted)
+        return not names_in(text) and denies(text)
+    bare = names_words(question.answer)
+    named = names_in(text, bare=bare)
+    asked = set(names_in(question.question)) - set(wanted)
+    match question.task:
+        case Task.ORDERING:
+            return list(dict.fromkeys(named)) == wanted
+        case Task.CHAIN:
+            return named[-1:] == wanted[-1:]
+        case Task.FIRST | Task.LAST:
+            return set(named) == set(wanted)
+        case Task.READING if things()[wanted[0]].kind is ThingKind.NUMBER:
+            return {int(n) for n in re.findall(r"\d+", text)} == {int(things()[wanted[0]].label)}
+        case _:
+            return set(named) - asked == set(wanted)
 
 
 def _same_change(answer: str, text: str) -> bool:
-    want, got = normal(answer), normal(text)
-    for alias, word in _ALIASES:
-        got = got.replace(alias, word)
+    """The same change within `CHANGE_SLACK` seconds, or that nothing changes."""
     times, wanted = seconds_in(text), seconds_in(answer)
+    kinds = changes_in(text)
     if not wanted:
-        return want == got
-    kind = next(w for w in ("grey", "dark", "frame", "bars") if w in want)
+        return not kinds and not times and denies(text)
     near = any(abs(t - wanted[0]) <= CHANGE_SLACK for t in times)
-    others = {"grey", "dark", "frame", "bars"} - {kind}
-    return near and kind in got and not any(w in got.split() for w in others)
+    return near and kinds == changes_in(answer)
 
 
-def _count_in(text: str) -> int | None:
-    """How often, said in words or figures."""
-    if "does not appear" in text or "never" in text.split():
-        return 0
-    for once_or_twice, digits, word in _TIMES.findall(text):
-        if once_or_twice:
-            return 1 if once_or_twice == "once" else 2
-        if digits:
-            return int(digits)
-        if word in _NUMBER_WORDS:
-            return _NUMBER_WORDS.index(word)
-    figures = re.findall(r"\b\d+\b", text)
-    return int(figures[0]) if len(figures) == 1 else None
-
-
-def _counted(text: str) -> set[tuple[int, int]]:
+def _counted(text: str, *, bare: bool = False) -> set[tuple[int, int]]:
     """Pairs of a thing and how often it is told to appear."""
     parts = re.split(r",|;|\n|\band\b", text.rstrip(". "))
     pairs: set[tuple[int, int]] = set()
     for part in parts:
-        named, times = names_in(part), _count_in(normal(part))
+        named, times = names_in(part, bare=bare), count_in(part)
         if named and times is not None:
             pairs.add((named[0], times))
     return pairs

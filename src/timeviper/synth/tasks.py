@@ -36,4 +36,5 @@ def chance(task: Task) -> float:
     """Share of right answers by picking among the options without seeing anything."""
     if task in OPEN:
         return 0.0
-    return 0.5 if task is Task.ABSENT else 0.25
+    # Yes or no, or one of the two that the question names.
+    return 0.5 if task in (Task.ABSENT, Task.FIRST, Task.LAST) else 0.25
