@@ -72,6 +72,12 @@ _TABLE = MappingProxyType(
     {
         "ssd": (
             Implementation(
+                name="triton",
+                run="timeviper.ops.ssd_triton:ssd",
+                probe=probe_triton,
+                priority=20,
+            ),
+            Implementation(
                 name="chunked",
                 run=ssd_chunked.ssd,
                 probe=_anywhere("matrix products over chunks in plain torch"),

@@ -18,7 +18,7 @@ def test_the_best_available_is_chosen_with_a_reason() -> None:
 
 
 def test_names_come_best_first() -> None:
-    assert backend.names("ssd") == ("chunked", "reference")
+    assert backend.names("ssd") == ("triton", "chunked", "reference")
 
 
 def test_a_call_beats_an_override() -> None:
@@ -80,7 +80,7 @@ def test_what_cannot_run_is_passed_over_and_refused_by_name(
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"one of the ops ssd, .*; got sdd"):
         choose("sdd")
-    with pytest.raises(ConfigError, match="chunked, reference; got fast"):
+    with pytest.raises(ConfigError, match="triton, chunked, reference; got fast"):
         choose("ssd", "fast")
     with pytest.raises(ConfigError, match="sdpa; got flash"), override("attention", "flash"):
         pass

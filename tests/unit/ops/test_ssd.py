@@ -59,7 +59,7 @@ def test_an_override_reaches_the_scan() -> None:
 
 
 def test_unknown_backend() -> None:
-    with pytest.raises(ConfigError, match="chunked, reference; got triton9"):
+    with pytest.raises(ConfigError, match="triton, chunked, reference; got triton9"):
         ssd(**_operands([2]), lengths=[2], backend="triton9")
 
 
