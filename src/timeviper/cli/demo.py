@@ -20,7 +20,7 @@ from timeviper.processing.timestamps import format_time
 if TYPE_CHECKING:
     from timeviper.cli.storyboard import Card
     from timeviper.inference.engine import Answer, EncodedVideo, Engine
-    from timeviper.synth.questions import Question
+    from timeviper.synth.asking import Question
     from timeviper.video.base import VideoSource
 
 STRIP_FRAMES, STRIP_SIZE = 12, (90, 160)
@@ -73,14 +73,14 @@ def draw(out: Path, *, frames: int, seed: int) -> Sequence[Question]:
         seed: of the world.
 
     Returns:
-        Three questions with their true answers.
+        At most three questions with their true answers; a short video may carry fewer.
 
     Raises:
         RequestError: a length that no world has, or a folder that cannot be written.
     """
     from timeviper.synth.make import sample_example
-    from timeviper.synth.questions import Task
     from timeviper.synth.render import render_video
+    from timeviper.synth.tasks import Task
 
     example = sample_example((Task.WHEN, Task.AT_TIME, Task.FIRST), frames=frames, seed=seed)
     try:
@@ -105,7 +105,7 @@ def tell(engine: Engine, encoded: EncodedVideo, asked: Question) -> Told:
     Returns:
         The answer beside the truth; the moment is the model's, never the truth's.
     """
-    from timeviper.synth.score import right
+    from timeviper.synth.score import score
 
     answer = engine.ask(encoded, asked.question)
     moment = moment_of(asked.question, answer)
@@ -113,7 +113,7 @@ def tell(engine: Engine, encoded: EncodedVideo, asked: Question) -> Told:
         # An answer that only names a thing: the same memory of the video says when that was.
         following_up = f"When does {answer.text.rstrip('.')} appear?"
         moment = moment_of(following_up, engine.ask(encoded, following_up))
-    is_right = right(asked, answer.text, answer.start_seconds, answer.end_seconds)
+    is_right = score(asked, answer.text).right
     return Told(asked=asked, answer=answer, moment=moment, right=is_right)
 
 

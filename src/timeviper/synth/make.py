@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from timeviper.core.errors import RequestError
 from timeviper.core.seeding import stream
-from timeviper.synth.questions import Asking, Question, Task, ask
+from timeviper.synth.asking import Asking, Question
+from timeviper.synth.questions import ask
+from timeviper.synth.reel import PLACED, check_range, sample_reel
 from timeviper.synth.render import render_video
-from timeviper.synth.world import Worlds, sample_world
+from timeviper.synth.sample import sample_worlds
+from timeviper.synth.tasks import Task
+from timeviper.synth.world import World, Worlds
 
-# Every task at once.
+# As many tasks at once as a world can carry.
 MIXED = "mixed"
-# Minutes 00 to 199 are what the clock of the model's world can show.
-MAX_FRAMES = 12_000
-# Worlds looked at before saying that a length cannot carry a task.
+# Worlds that the best one is chosen from.
 _TRIES = 64
-# What a file is asked: no doubtful moments, and an object that is there unless the task says not.
+# What a file is asked: no doubtful moments, and only things that are there unless the task says
+# not.
 PLAIN = Asking(paraphrase=False, missing=0.0, clear=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Example:
-    """One world, alone in its batch, and questions about it in the order of `Task`."""
+    """One world, alone in its batch, and questions about it."""
 
     worlds: Worlds
     questions: tuple[Question, ...]
@@ -40,57 +45,62 @@ class Made:
     questions: Path
 
 
-def sample_example(
-    tasks: Sequence[Task], *, frames: int, seed: int, index: int = 0, how: Asking = PLAIN
-) -> Example:
-    """Find a world that can carry these tasks and ask one question of each.
+def sample_example(tasks: Sequence[Task], *, frames: int, seed: int) -> Example:
+    """Choose among worlds one that carries many tasks, and ask one question of each.
 
     Args:
         tasks: what to ask.
         frames: length in seconds, one frame a second for the model.
-        seed: of the worlds; together with `index` it decides everything.
-        index: which example of the seed.
-        how: phrasing.
+        seed: decides everything, together with the length.
 
     Returns:
-        The first world that carries every task, or else the one that carries most.
+        Of 64 worlds the first that carries most of the tasks, at most different moments. Some
+        tasks exclude each other: no world carries all.
 
     Raises:
-        RequestError: a length that carries none of them.
+        RequestError: a length out of range, or one that carries none of them.
     """
-    found = max(_examples(tasks, frames, (seed, index), how), key=lambda e: len(e.questions))
-    if not found.questions:
+    check_range(frames)
+    worlds = sample_worlds(stream(seed, "example", frames), _TRIES, frames)
+    asked = [
+        _asked(worlds.world(number), tasks, stream(seed, "example", frames, number))
+        for number in range(_TRIES)
+    ]
+    best = max(range(_TRIES), key=lambda number: _worth(asked[number]))
+    if not asked[best]:
         raise RequestError(
             want=f"a length that can carry {', '.join(tasks)}",
             got=f"{frames} frames",
-            do="ask for 32 frames or more",
+            do="ask for 64 frames or more",
         )
-    return found
+    return Example(worlds=worlds.select([best]), questions=asked[best])
 
 
-def make_example(task: str, *, frames: int, seed: int, out: Path) -> Made:
+def make_example(
+    task: str, *, frames: int, seed: int, out: Path, depth: float | None = None
+) -> Made:
     """Write `video.mp4` and `questions.jsonl`.
 
     Args:
-        task: a task's name ("at" stands for "at_time"), or "mixed" for one question of each.
+        task: a task's name ("at" stands for "at_time"), or "mixed" for as many as one world can
+            carry.
         frames: length in seconds.
-        seed: same seed, same files.
+        seed: same arguments, same files.
         out: folder, made when missing.
+        depth: where the appearance that is asked about begins, 0 to 1, for a task that is about
+            one; None for anywhere.
 
     Returns:
-        The two files.
+        The two files; questions are one JSON object a line with their answer, options, right
+        option and times.
 
     Raises:
-        RequestError: an unknown task, a length out of range, or a folder that cannot be written.
+        RequestError: an unknown task, a length or depth that it cannot have, or a folder that
+            cannot be written.
     """
-    tasks = parse_task(task)
-    if not 8 <= frames <= MAX_FRAMES:
-        raise RequestError(
-            want=f"8 to {MAX_FRAMES} frames", got=frames, do="choose a length in that range"
-        )
-    example = sample_example(tasks, frames=frames, seed=seed)
+    example = _example(parse_task(task), frames, seed, depth)
     made = Made(video=out / "video.mp4", questions=out / "questions.jsonl")
-    lines = [json.dumps(_row(question), ensure_ascii=False) for question in example.questions]
+    lines = [json.dumps(asdict(question), ensure_ascii=False) for question in example.questions]
     try:
         out.mkdir(parents=True, exist_ok=True)
         render_video(example.worlds, made.video)
@@ -120,22 +130,24 @@ def parse_task(name: str) -> tuple[Task, ...]:
     return (known[name],)
 
 
-def _examples(
-    tasks: Sequence[Task], frames: int, origin: tuple[int, int], how: Asking
-) -> Iterator[Example]:
-    """Candidates until one carries all tasks."""
-    seed, index = origin
-    for attempt in range(_TRIES):
-        worlds = sample_world(seed, index * _TRIES + attempt, frames)
-        rng = stream(seed, "questions", index, attempt)
-        asked = (ask(worlds.world(0), task, rng, how) for task in tasks)
-        questions = tuple(question for question in asked if question is not None)
-        yield Example(worlds=worlds, questions=questions)
-        if len(questions) == len(tasks):
-            return
+def _example(tasks: Sequence[Task], frames: int, seed: int, depth: float | None) -> Example:
+    if depth is not None and (len(tasks) > 1 or tasks[0] not in PLACED):
+        raise RequestError(
+            want=f"a task about one moment ({', '.join(sorted(PLACED))}) to put at a depth",
+            got=tasks[0] if len(tasks) == 1 else MIXED,
+            do="choose one of these tasks, or leave the depth out",
+        )
+    if len(tasks) > 1:
+        return sample_example(tasks, frames=frames, seed=seed)
+    reel = sample_reel(tasks[0], frames=frames, seed=seed, depth=depth)
+    return Example(worlds=reel.worlds, questions=(reel.question,))
 
 
-def _row(question: Question) -> dict[str, object]:
-    fields = asdict(question)
-    keys = ("task", "question", "answer", "options", "start_seconds", "end_seconds")
-    return {key: fields[key] for key in keys}
+def _asked(world: World, tasks: Sequence[Task], rng: np.random.Generator) -> tuple[Question, ...]:
+    found = (ask(world, task, rng, PLAIN) for task in tasks)
+    return tuple(question for question in found if question is not None)
+
+
+def _worth(questions: Sequence[Question]) -> tuple[int, int]:
+    """Number of questions, then of different moments that they are about."""
+    return len(questions), len({q.start_seconds for q in questions} - {None})

@@ -108,7 +108,7 @@ def sample_reel(  # noqa: PLR0913
     Raises:
         RequestError: a length or depth out of range, or one that cannot carry the task.
     """
-    _check(frames, depth)
+    check_range(frames, depth)
     placed = depth if task in PLACED else None
     rng = stream(seed, "reel", task.value, frames, index, str(placed), haystack)
     for _ in range(_TRIES):
@@ -152,7 +152,12 @@ def _moved(cast: Cast, about: int | None, place: int) -> Cast:
     return (*rest[:place], cast[own], *rest[place:])
 
 
-def _check(frames: int, depth: float | None) -> None:
+def check_range(frames: int, depth: float | None = None) -> None:
+    """Refuse lengths and depths that no reel has.
+
+    Raises:
+        RequestError: one out of range.
+    """
     if not SHORTEST <= frames <= LONGEST:
         raise RequestError(
             want=f"{SHORTEST} to {LONGEST} frames", got=frames, do="choose a length in that range"
