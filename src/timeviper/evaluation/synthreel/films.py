@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from timeviper.core.errors import RequestError
+from timeviper.core.errors import RequestError, TimeviperError
 from timeviper.synth.footage import Footage, load_footage
 from timeviper.synth.render import Film, render_video
 from timeviper.synth.world import Worlds
@@ -28,6 +28,7 @@ from timeviper.synth.world import Worlds
 DRAWING = 1
 # A film that a killed process left half-written is swept away after this long.
 _STALE_SECONDS = 3600.0
+_Trouble = tuple[str, str, str]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,17 +152,29 @@ def sweep(folder: Path) -> None:
 def _in_order(
     pool: ProcessPoolExecutor, jobs: Iterator[FilmJob], depth: int
 ) -> Generator[Path, None, None]:
-    waiting: deque[tuple[Path, Future[None]]] = deque()
+    waiting: deque[tuple[Path, Future[_Trouble | None]]] = deque()
     for job in jobs:
-        waiting.append((job.path, pool.submit(render, job)))
+        waiting.append((job.path, pool.submit(_attempt, job)))
         if len(waiting) > depth:
-            path, future = waiting.popleft()
-            future.result()
-            yield path
+            yield _finished(*waiting.popleft())
     while waiting:
-        path, future = waiting.popleft()
-        future.result()
-        yield path
+        yield _finished(*waiting.popleft())
+
+
+def _finished(path: Path, future: Future[_Trouble | None]) -> Path:
+    trouble = future.result()
+    if trouble is not None:
+        raise RequestError(want=trouble[0], got=trouble[1], do=trouble[2])
+    return path
+
+
+def _attempt(job: FilmJob) -> _Trouble | None:
+    """Render; what users must be told travels as words, since our errors do not as objects."""
+    try:
+        render(job)
+    except TimeviperError as error:
+        return error.want, error.got, error.do
+    return None
 
 
 def _begin() -> None:

@@ -125,7 +125,10 @@ class Grid:
                 "one of them twice",
             ),
             (
-                self.haystack == DRAWN or len(self.haystack) > len(FOOTAGE),
+                self.haystack == DRAWN
+                or (
+                    bool(self.haystack.removeprefix(FOOTAGE)) and self.haystack.startswith(FOOTAGE)
+                ),
                 "a haystack `drawn` or `footage:FOLDER`",
                 repr(self.haystack),
             ),
@@ -154,7 +157,7 @@ class Grid:
             return ()
         folder = Path(self.haystack.removeprefix(FOOTAGE)).expanduser()
         found = [p for p in folder.glob("*") if p.suffix.lower() in _VIDEO_FILES]
-        if not self.haystack.startswith(FOOTAGE) or not found:
+        if not found:
             raise RequestError(
                 want="a folder with video files after `footage:`",
                 got=repr(self.haystack),

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 
@@ -61,7 +62,7 @@ def claim(out: Path, subject: Subject) -> None:
     """
     path, wanted = out / MANIFEST, subject.to_dict()
     text = json.dumps({"subject": wanted}, indent=2) + "\n"
-    draft = out / f".{MANIFEST}.{os.getpid()}"
+    draft = out / f".{MANIFEST}.{uuid4().hex}"
     try:
         draft.write_text(text, encoding="utf-8")
         # A link fails where the name is taken: of several shards that begin together one wins.
@@ -171,7 +172,7 @@ def complete(out: Path, rows: list[Row]) -> None:
         "answers": len(rows),
         "frames_shown": dict(sorted(looked.items())),
     }
-    draft = out / f".{MANIFEST}.{os.getpid()}"
+    draft = out / f".{MANIFEST}.{uuid4().hex}"
     draft.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(draft, out / MANIFEST)
 
