@@ -39,10 +39,12 @@ class Group:
         rank: of this process, from 0; rank 0 speaks and writes.
         ranks: how many processes there are.
         device: where this process computes.
+        host: the process group for values of the host, None when alone.
     """
 
     rank: int = 0
     ranks: int = 1
+    host: dist.ProcessGroup | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
@@ -56,7 +58,7 @@ class Group:
             return [float(value) for value in values]
         numbers = torch.tensor(values, dtype=torch.float64)
         with self.watching():
-            dist.all_reduce(numbers)
+            dist.all_reduce(numbers, group=self.host)
         return numbers.tolist()
 
     def mean(self, value: Tensor) -> Tensor:
@@ -174,15 +176,17 @@ def join(
     if kind.type == "cuda":
         kind = pick_device(f"cuda:{local}")
         torch.cuda.set_device(kind)
-    if ranks > 1:
-        # By device: numbers of the host over gloo, tensors of a GPU over NCCL.
-        backend = "cpu:gloo,cuda:nccl" if kind.type == "cuda" else "gloo"
-        dist.init_process_group(
-            backend,
-            timeout=timedelta(seconds=patience_seconds),
-            device_id=kind if kind.type == "cuda" else None,
-        )
-    return Group(rank=rank, ranks=ranks, device=kind)
+    if ranks == 1:
+        return Group(device=kind)
+    patience = timedelta(seconds=patience_seconds)
+    on_gpu = kind.type == "cuda"
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", timeout=patience, device_id=kind if on_gpu else None
+    )
+    host = dist.new_group(backend="gloo", timeout=patience)
+    if not isinstance(host, dist.ProcessGroup):
+        raise TypeError("every rank is in the group of all")
+    return Group(rank=rank, ranks=ranks, device=kind, host=host)
 
 
 def _gradient(parameter: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 
-def scale(tensors: Sequence[Tensor], factor: float) -> None:
-    """Multiply each in place."""
-    if tensors and factor != 1.0:
+def scale(tensors: Sequence[Tensor], factor: float | Tensor) -> None:
+    """Multiply each in place; a factor that is a tensor is not waited for."""
+    if tensors and (isinstance(factor, Tensor) or factor != 1.0):
         torch._foreach_mul_(list(tensors), factor)
 
 

@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from timeviper.core.config import to_dict
 from timeviper.core.errors import ConfigError
-from timeviper.training import checkpoint
+from timeviper.training.average import Average
+from timeviper.training.checkpoint import Checkpoints, Learner
 from timeviper.training.distributed import Group
 from timeviper.training.optimizer import (
     OptimizerConfig,
+    bad_weights,
     build_optimizers,
     check_finite,
     clip_gradients,
@@ -58,11 +61,15 @@ class LoopConfig:
     """How a run is logged, saved and bounded.
 
     Args:
-        folder: checkpoint and log live here.
+        folder: checkpoints live here, the log beside it as `folder.jsonl`.
         optimizer: rates and number of steps.
         accumulate: batches of each rank that make one step.
         log_every: steps between log lines.
         save_every_seconds: time between checkpoints; one is always written at the end.
+        keep: how many checkpoints stay.
+        average: decay of a running mean of the weights, kept beside them; None for none.
+        identity: JSON values that a run must share with the one it goes on from, besides the
+            optimizer's settings.
         stop_at: value of `time.monotonic()` on rank 0 after which the run saves and stops; None
             for never.
     """
@@ -72,14 +79,17 @@ class LoopConfig:
     accumulate: int = 1
     log_every: int = 20
     save_every_seconds: float = 120.0
+    keep: int = 2
+    average: float | None = None
+    identity: dict[str, Any] = field(default_factory=dict[str, Any])
     stop_at: float | None = None
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        if self.accumulate < 1 or self.log_every < 1:
+        if min(self.accumulate, self.log_every, self.keep) < 1:
             raise ConfigError(
-                want="accumulate and log_every of at least 1",
-                got=f"{self.accumulate} and {self.log_every}",
+                want="accumulate, log_every and keep of at least 1",
+                got=f"{self.accumulate}, {self.log_every} and {self.keep}",
                 do="correct the config",
             )
 
@@ -123,22 +133,31 @@ def train(
 
     Raises:
         FloatingPointError: the loss or a gradient is not a number; the last checkpoint stays.
+        CheckpointError: a checkpoint of another model or run in the folder, or one that could not
+            be written; the last whole one stays.
         PeerError: another process of the run died.
     """
     run = _Run(model, step, config, group or Group())
     run.resume()
     batches = source.batches(run.cursor, rank=run.group.rank, ranks=run.group.ranks)
-    while run.reached < config.optimizer.steps:
-        taken = run.take(batches)
-        late, due = run.agree(full=len(taken) == config.accumulate)
-        if late is None:
-            run.save()
-            break
-        line = run.advance(taken, keep=late or due)
-        if line and run.group.main:
-            tell(line)
-        if late:
-            break
+    try:
+        while run.reached < config.optimizer.steps:
+            taken = run.take(batches)
+            late, due = run.agree(full=len(taken) == config.accumulate)
+            if late is None:
+                break
+            line = run.advance(taken, keep=due or late)
+            if line and run.group.main:
+                tell(line)
+            if late:
+                break
+        run.save()
+    except BaseException as error:
+        # What is being written is older than the trouble, and good; but to finish it takes all.
+        if run.group.ranks == 1 or isinstance(error, FloatingPointError):
+            run.checkpoints.settle(wait=True)
+        raise
+    run.checkpoints.settle(wait=True)
     return run.reached
 
 
@@ -154,21 +173,21 @@ class _Run(Generic[Batch]):
         self.group = group
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizers = build_optimizers(model, config.optimizer)
+        self.average = None if config.average is None else Average(model, config.average)
+        self.learner = Learner(model=model, optimizers=self.optimizers, average=self.average)
+        identity = {"optimizer": to_dict(config.optimizer)} | config.identity
+        self.checkpoints = Checkpoints(config.folder, group, keep=config.keep, identity=identity)
         self.meter = _Meter()
         self.reached = 0
         self.cursor: Cursor | None = None
-        self.saved, self.saved_step = time.monotonic(), 0
+        self.saved, self.saved_step, self.checked_step = time.monotonic(), 0, 0
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint, where there is one."""
         self.group.share(self.model)
-        # One after the other: the first may have to finish what a kill left between two names.
-        for turn in (True, False):
-            if self.group.main == turn:
-                progress = checkpoint.load(self.config.folder, self.model, self.optimizers)
-                if progress is not None:
-                    self.reached, self.cursor = int(progress["step"]), progress["cursor"]
-            self.group.barrier()
+        progress = self.checkpoints.load(self.learner)
+        if progress is not None:
+            self.reached, self.cursor = int(progress["step"]), progress["cursor"]
         self.saved_step = self.reached
 
     def take(self, batches: Iterator[tuple[Batch, Cursor]]) -> list[tuple[Batch, Cursor]]:
@@ -195,6 +214,7 @@ class _Run(Generic[Batch]):
     def advance(self, taken: Sequence[tuple[Batch, Cursor]], *, keep: bool) -> Report | None:
         """One step; its log line when one is due."""
         config = self.config
+        self.checkpoints.settle()
         set_rate(self.optimizers, rate_factor(self.reached, config.optimizer))
         loss, last = self._learn([batch for batch, _ in taken])
         norm = gradient_norm(self.parameters)
@@ -207,23 +227,34 @@ class _Run(Generic[Batch]):
             loss = self.group.mean(loss)
             # Before anything is changed or written; not each step, since looking makes a GPU wait.
             check_finite(self.model.named_parameters(), loss, norm, step=self.reached)
+            self.checked_step = self.reached
         clip_gradients(self.parameters, norm, limit=config.optimizer.clip)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.parameters, step=self.reached)
         line = self._line(loss, norm) | last.report() if told else None
         if line and self.group.main:
             _append(config.folder.with_name(config.folder.name + ".jsonl"), line)
-        if keep or final:
+        if keep:
             self.save()
         return line
 
     def save(self) -> None:
-        """Write the checkpoint, unless it is already the one of this step."""
-        if self.group.main and self.reached > self.saved_step:
+        """Start to write a checkpoint, unless there is one of this step."""
+        if self.reached > self.saved_step:
+            if self.reached > self.checked_step:
+                self._check_weights()
             progress = {"step": self.reached, "cursor": self.cursor}
-            checkpoint.save(self.config.folder, self.model, self.optimizers, progress)
+            self.checkpoints.start(self.learner, progress)
         self.saved, self.saved_step = time.monotonic(), self.reached
+
+    def _check_weights(self) -> None:
+        bad = bad_weights(self.model.named_parameters())
+        if self.group.total([bad is not None])[0]:
+            where = bad or "on another process"
+            raise FloatingPointError(f"weights not finite after step {self.reached}: {where}")
 
     def _learn(self, batches: Sequence[Batch]) -> tuple[Tensor, Outcome]:
         """Gradients of a step, over all its batches and ranks; its loss on this rank."""

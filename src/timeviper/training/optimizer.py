@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
+from timeviper.training import foreach
 from timeviper.training.muon import Muon
+from timeviper.training.sharding import own_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +78,22 @@ def set_rate(optimizers: Iterable[Optimizer], factor: float) -> None:
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Float[Tensor, ""]:
-    """Norm of all gradients together; parameters without one are left out."""
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    """Norm of all gradients together, also of sharded ones; parameters without one are left out."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    whole = [g for g in grads if not isinstance(g, DTensor)]
+    sharded = [g for g in grads if isinstance(g, DTensor)]
+    norm = torch.nn.utils.get_total_norm(whole)
+    if not sharded:
+        return norm
+    other = torch.nn.utils.get_total_norm(sharded)
+    other = other.full_tensor() if isinstance(other, DTensor) else other
+    return torch.hypot(norm.to(other), other) if whole else other
 
 
 def clip_gradients(parameters: Iterable[Tensor], norm: Float[Tensor, ""], *, limit: float) -> None:
     """Scale gradients in place so that their `norm` becomes at most `limit`."""
-    torch.nn.utils.clip_grads_with_norm_([p for p in parameters if p.grad is not None], limit, norm)
+    share = (limit / (norm + 1e-6)).clamp(max=1.0)
+    foreach.scale([own_part(p.grad) for p in parameters if p.grad is not None], share)
 
 
 def check_finite(
@@ -101,9 +113,15 @@ def check_finite(
     if math.isfinite(loss.item()) and math.isfinite(norm.item()):
         return
     bad = next(
-        (n for n, p in named if p.grad is not None and not torch.isfinite(p.grad).all()), "none"
+        (n for n, p in named if p.grad is not None and not own_part(p.grad).isfinite().all()),
+        "none on this process",
     )
     raise FloatingPointError(f"loss {loss.item()} at step {step}; first bad gradient: {bad}")
+
+
+def bad_weights(named: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Name of the first parameter that is not finite on this process."""
+    return next((n for n, p in named if not own_part(p.detach()).isfinite().all()), None)
 
 
 def _is_inner_matrix(name: str, parameter: Tensor) -> bool:
@@ -118,15 +136,14 @@ def _decays(name: str, parameter: Tensor) -> bool:
 def _adamw(named: Sequence[tuple[str, Tensor]], config: OptimizerConfig) -> AdamW:
     groups = [
         {
-            "params": [p for n, p in named if _decays(n, p) == decays and _moves(n) == moves],
-            "weight_decay": config.weight_decay if decays else 0.0,
-            "lr": config.learning_rate * (config.transfer_factor if moves else 1.0),
+            "params": [p for n, p in named if _kind(n, p) == kind],
+            "weight_decay": config.weight_decay if kind[0] else 0.0,
+            "lr": config.learning_rate * (config.transfer_factor if kind[1] else 1.0),
         }
-        for decays in (True, False)
-        for moves in (True, False)
+        for kind in sorted({_kind(n, p) for n, p in named}, reverse=True)
     ]
     return AdamW(
-        [g for g in groups if g["params"]],
+        groups,
         lr=config.learning_rate,
         betas=(0.9, 0.95),
         fused=named[0][1].is_cuda,
@@ -150,3 +167,8 @@ def _muon(named: Sequence[tuple[str, Tensor]], config: OptimizerConfig) -> Muon:
 
 def _moves(name: str) -> bool:
     return "transfers." in name
+
+
+def _kind(name: str, parameter: Tensor) -> tuple[bool, bool, bool]:
+    """Whether it decays, moves at its own rate, is sharded; torch updates only one kind at once."""
+    return _decays(name, parameter), _moves(name), isinstance(parameter, DTensor)

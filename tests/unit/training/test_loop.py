@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from timeviper.core.errors import CheckpointError
+from timeviper.core.errors import ConfigError
 from timeviper.core.seeding import stream
-from timeviper.training import checkpoint
+from timeviper.training.checkpoint import load_weights, whole_steps
 from timeviper.training.loop import LoopConfig, Outcome, Report, train
 from timeviper.training.optimizer import (
     OptimizerConfig,
@@ -59,6 +59,62 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
+def test_a_source_that_ends_ends_the_run_with_what_it_gave(tmp_path: Path) -> None:
+    model = build()
+    config = LoopConfig(folder=tmp_path / "run", optimizer=CONFIG, accumulate=2, log_every=100)
+
+    def step(batch: Tensor) -> Outcome:
+        return Outcome(loss=(model(batch) - batch).square().mean())
+
+    # Seven batches make three steps of two; the one left over is not learned from.
+    assert train(model, Steps(make=make, total=7), step, config, tell=lambda line: None) == 3
+    fresh = build()
+    assert load_weights(tmp_path / "run", fresh) == 3
+    for a, b in zip(model.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_weights_gone_bad_unseen_are_not_saved(tmp_path: Path) -> None:
+    model = build()
+    config = LoopConfig(folder=tmp_path / "run", optimizer=CONFIG, log_every=100)
+
+    def step(batch: Tensor) -> Outcome:
+        if torch.equal(batch, make(2)):
+            with torch.no_grad():
+                model[0].bias.fill_(torch.nan)
+        return Outcome(loss=(model(batch) - batch).square().mean())
+
+    with pytest.raises(FloatingPointError, match=r"after step 3: 0\.weight"):
+        train(model, Steps(make=make, total=3), step, config, tell=lambda line: None)
+    assert whole_steps(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("field", ["accumulate", "log_every", "keep"])
+def test_counts_of_nothing_are_refused(field: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        LoopConfig(folder=tmp_path, optimizer=CONFIG, **{field: 0})
+
+
+def test_the_mean_of_weights_is_kept_beside_them(tmp_path: Path) -> None:
+    def one(folder: Path, **fields) -> nn.Module:
+        model = build()
+        config = LoopConfig(folder=folder, optimizer=CONFIG, average=0.9, **fields)
+        loss = lambda batch: Outcome(loss=(model(batch) - batch).square().mean())  # noqa: E731
+        while train(model, Steps(make=make), loss, config, tell=lambda _: None) < CONFIG.steps:
+            model.load_state_dict(build().state_dict())
+        mean = build()
+        assert load_weights(folder, mean, mean=True) == CONFIG.steps
+        return mean
+
+    whole = one(tmp_path / "whole")
+    cut = one(tmp_path / "cut", stop_at=time.monotonic() - 1)
+    last = build()
+    load_weights(tmp_path / "whole", last)
+    for a, b, c in zip(whole.parameters(), cut.parameters(), last.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+
+
 def test_log_is_kept_as_json_lines(tmp_path: Path) -> None:
     run(tmp_path / "run", build())
     rows = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
@@ -70,45 +126,6 @@ def test_log_is_kept_as_json_lines(tmp_path: Path) -> None:
         "tokens_per_second",
         "extra",
     } <= set(rows[0])
-
-
-def test_a_kill_between_the_renames_keeps_the_old_checkpoint(tmp_path: Path) -> None:
-    model = build()
-    folder = tmp_path / "run"
-    optimizers = build_optimizers(model, CONFIG)
-    checkpoint.save(folder, model, optimizers, {"step": 3})
-    folder.rename(tmp_path / "run.old")
-    assert checkpoint.load(folder, build(), optimizers) == {"step": 3}
-
-
-def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:
-    model = build()
-    folder = tmp_path / "run"
-    optimizers = build_optimizers(model, CONFIG)
-    checkpoint.save(folder, model, optimizers, {"step": 3})
-    half = tmp_path / "run.writing"
-    half.mkdir()
-    (half / "weights.safetensors").write_bytes(b"half")
-    assert checkpoint.load(folder, build(), optimizers) == {"step": 3}
-
-
-def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    model = build()
-    checkpoint.save(tmp_path / "run", model, build_optimizers(model, CONFIG), {"step": 1})
-    other = nn.Sequential(nn.Linear(6, 8))
-    with pytest.raises(CheckpointError, match="extra"):
-        checkpoint.load(tmp_path / "run", other, [])
-
-
-def test_checkpoint_of_other_shapes_is_refused_and_changes_nothing(tmp_path: Path) -> None:
-    model = build()
-    checkpoint.save(tmp_path / "run", model, build_optimizers(model, CONFIG), {"step": 1})
-    other = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 5))
-    before = [p.clone() for p in other.parameters()]
-    with pytest.raises(CheckpointError, match=r"other shapes \['2\.bias \(6,\)'"):
-        checkpoint.load(tmp_path / "run", other, [])
-    for a, b in zip(before, other.parameters(), strict=True):
-        assert torch.equal(a, b)
 
 
 def test_rates_rise_hold_and_fall() -> None:
@@ -154,10 +171,7 @@ def test_a_number_gone_bad_leaves_the_last_checkpoint(bad: str, tmp_path: Path) 
     with pytest.raises(FloatingPointError, match=r"step 6; first bad gradient: 0\.weight"):
         train(model, Steps(make=make), step, config, tell=lambda line: None)
     fresh = build()
-    assert checkpoint.load(folder, fresh, build_optimizers(fresh, CONFIG)) == {
-        "step": 5,
-        "cursor": {"number": 5},
-    }
+    assert load_weights(folder, fresh) == 5
     assert all(p.isfinite().all() for p in fresh.parameters())
     # Refused before it was applied: the model in memory is the one on disk.
     for a, b in zip(model.parameters(), fresh.parameters(), strict=True):

@@ -21,14 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from timeviper.core.seeding import stream
-from timeviper.training import checkpoint
+from timeviper.training import storage
 from timeviper.training.loop import LoopConfig, Outcome, train
 from timeviper.training.optimizer import OptimizerConfig, build_optimizers
 from timeviper.training.source import Steps
 
 STEPS = 12
-# Each file operation of a save; twice, since the first round has no checkpoint to replace.
-OPERATIONS = (*range(10), *range(10))
+# Each file operation of a save; twice, since the first round has no checkpoint to remove.
+OPERATIONS = (*range(11), *range(11))
 
 
 def build() -> nn.Module:
@@ -73,10 +73,11 @@ def die_before(operation: int) -> None:
 
         return call
 
-    checkpoint.save_file = counted(checkpoint.save_file)
+    storage.save_file = counted(storage.save_file)
     os.fsync = counted(os.fsync)
     shutil.rmtree = counted(shutil.rmtree)
     Path.rename = counted(Path.rename)
+    Path.unlink = counted(Path.unlink)
 
 
 def killed(work: Callable[[], None], after: float | None) -> bool:
