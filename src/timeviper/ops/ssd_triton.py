@@ -26,6 +26,8 @@ from timeviper.ops import ssd_triton_kernels as kernels
 _LARGEST = 128
 _JOIN_BLOCK = 1024
 _HEADS_BLOCK = 16
+# States up to this many values leave registers to spare in four warps.
+_SMALL_STATE = 64 * 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +38,10 @@ class Tuning:
         programs: walking programs wanted on each multiprocessor before sequences are cut.
         shortest: fewest chunks of a segment that a sequence is cut into.
         walk_block: most channels of a head that one walking program holds.
-        walk: warps and stages of the walks.
+        walk: warps and stages of the walks; None takes them by size.
         gradients: warps and stages of the kernel over chunks; None takes them by size.
-        precision: how float32 products are computed, a name of Triton's.
+        precision: how float32 products are computed, a name of Triton's. "ieee" leaves the matrix
+            units and, at these sizes, the registers; three tf32 products are as exact as sums.
     """
 
     programs: int = 4
@@ -46,7 +49,7 @@ class Tuning:
     walk_block: int = 128
     walk: tuple[int, int] | None = None
     gradients: tuple[int, int] | None = None
-    precision: str = "ieee"
+    precision: str = "tf32x3"
 
 
 def ssd(  # noqa: PLR0913
@@ -110,7 +113,10 @@ def ssd(  # noqa: PLR0913
             dt_limit=dt_limit,
         )
     options = Options(
-        softplus=dt_softplus, limit=dt_limit, chunk=_chunk(chunk_size), lengths=tuple(lengths)
+        softplus=dt_softplus,
+        limit=dt_limit,
+        chunk=_chunk(chunk_size, x, B),
+        lengths=tuple(lengths),
     )
     return scan((x, dt, A, B, C, D, dt_bias, state), options)
 
@@ -171,9 +177,11 @@ def _check(operands: Operands) -> None:
         )
 
 
-def _chunk(chunk_size: int) -> int:
-    """The largest power of two up to `chunk_size` that the matrix units take."""
-    return 1 << (min(max(chunk_size, 16), 64).bit_length() - 1)
+def _chunk(chunk_size: int, x: Tensor, B: Tensor) -> int:
+    """The largest power of two up to `chunk_size` that matrix units and shared memory take."""
+    is_large = _padded(x.shape[2]) * _padded(B.shape[2]) > 2 * _SMALL_STATE
+    most = 32 if is_large and x.dtype != torch.bfloat16 else 64
+    return 1 << (min(max(chunk_size, 16), most).bit_length() - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -550,7 +558,7 @@ class _Work:
             EMIT=emit is not None,
             KEEP=keep is not None,
             END=end,
-            **self._launch(self.options.tuning.walk),
+            **self._launch(self.options.tuning.walk, (8, 2) if self._is_large else (4, 2)),
         )
         return ends, decays
 
@@ -613,7 +621,7 @@ class _Work:
             *a.d_y.stride(),
             **self._sizes(_padded(self.head_dim)),
             HAS_D=a.D is not None,
-            **self._launch(self.options.tuning.gradients),
+            **self._launch(self.options.tuning.gradients, (8, 2) if self._is_large else (4, 2)),
         )
         return found
 
@@ -630,10 +638,16 @@ class _Work:
             "PRECISION": self.options.tuning.precision,
         }
 
-    def _launch(self, asked: tuple[int, int] | None) -> dict[str, int]:
-        """Warps and stages."""
-        warps, stages = asked or (4, 2)
-        return {"num_warps": warps, "num_stages": stages}
+    def _launch(self, asked: tuple[int, int] | None, otherwise: tuple[int, int]) -> dict[str, int]:
+        """Warps and stages; float32 takes as many warps and as little memory as can be."""
+        if asked is None:
+            asked = otherwise if self.operand == torch.bfloat16 else (8, 1)
+        return {"num_warps": asked[0], "num_stages": asked[1]}
+
+    @property
+    def _is_large(self) -> bool:
+        """Whether a state fills most of the registers of four warps."""
+        return _padded(self.head_dim) * _padded(self.size) > _SMALL_STATE
 
 
 _TRITON_DTYPES = {torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
