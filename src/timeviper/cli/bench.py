@@ -134,6 +134,49 @@ def synthreel(  # noqa: PLR0913
 
 
 @bench.command()
+def export(  # noqa: PLR0913
+    out: Annotated[Path, typer.Option(help="Folder of the exported task.")],
+    format: Annotated[str, typer.Option(help="`lmms-eval`.")] = "lmms-eval",
+    tasks: Tasks = TASKS,
+    frames: Frames = "64,256",
+    depths: Depths = "0,0.5,1",
+    seeds: Seeds = 1,
+    seed: Seed = None,
+    also: Also = 0,
+    film: FilmSize = "320x180@1",
+    haystack: Haystack = "drawn",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that render films; one a core if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the benchmark as a task that another harness runs on any model it knows.
+
+    The folder holds films, questions with every rotation of their options, and the task's yaml
+    with its functions. Nothing is downloaded.
+
+    - `timeviper bench export --out task --frames 64,1024`, then `lmms_eval --include_path task
+      --tasks synthreel --model NAME`
+    """
+    from timeviper.evaluation.synthreel.lmms import export as export_lmms
+    from timeviper.evaluation.synthreel.lmms import exportable
+    from timeviper.synth.tasks import Task
+
+    one_of("--format", format, {"lmms-eval": None})
+    if tasks == "all":
+        tasks = ",".join(task.value for task in Task if exportable(task))
+    grid = make_grid(
+        tasks, frames, depths, seeds, seed=seed, also=also, film=film, haystack=haystack
+    )
+    with _progress("rendering") as tell:
+        written = export_lmms(grid, out, tell, workers=_workers(workers, films_only=True))
+    if as_json:
+        print_json({"task": str(written), "films": len(grid.cells())})
+    else:
+        results().print(f"wrote {written} with {len(grid.cells())} films", soft_wrap=True)
+
+
+@bench.command()
 def report(
     out: Annotated[Path, typer.Argument(help="Folder of a benchmark.")],
     as_json: AsJson = False,
