@@ -4,12 +4,11 @@ A program owns some channels of a run of tokens of one sequence and steps throug
 filter's window in registers: each input is read once and each output written once. The backward
 walk computes the pre-activation again instead of storing it.
 """
-# Kernels are Triton's language, of which the type checker knows only the outside.
+# The checker does not know how kernels are launched, nor that a backward names its gradients.
 # pyright: reportIncompatibleMethodOverride=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportReturnType=false, reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, no_type_check
 
 import numpy as np
 import torch
@@ -228,37 +227,30 @@ def _work(x: Tensor) -> tl.dtype:
     return tl.float64 if x.dtype == torch.float64 else tl.float32
 
 
+@no_type_check
 @triton.jit
-def _token_row(
-    base: tl.tensor,
-    row: tl.tensor,
-    first: tl.tensor,
-    length: tl.tensor,
-    step: tl.tensor,
-    c: tl.tensor,
-    inside: tl.tensor,
-    ALIGN: tl.constexpr,
-) -> tl.tensor:
+def _token_row(base, row, first, length, step, c, inside, ALIGN: tl.constexpr):
     """Row number `row` of a sequence, zeros outside it."""
     place = tl.multiple_of((first + row) * step, ALIGN)
     return tl.load(base + place + c, mask=inside & (row >= 0) & (row < length), other=0.0)
 
 
+@no_type_check
 @triton.jit
 def _past_row(
-    x: tl.tensor,
-    tail: tl.tensor | None,
-    row: tl.tensor,
-    sequence: tl.tensor,
-    first: tl.tensor,
-    length: tl.tensor,
-    step: tl.tensor,
-    c: tl.tensor,
-    channels: tl.tensor,
-    inside: tl.tensor,
+    x,
+    tail,
+    row,
+    sequence,
+    first,
+    length,
+    step,
+    c,
+    channels,
+    inside,
     PAST: tl.constexpr,
     ALIGN: tl.constexpr,
-) -> tl.tensor:
+):
     """Row number `row` of a sequence; before its first token lies its tail."""
     value = _token_row(x, row, first, length, step, c, inside, ALIGN)
     if tail is not None:
@@ -268,10 +260,9 @@ def _past_row(
     return value
 
 
+@no_type_check
 @triton.jit
-def _taps(
-    weight: tl.tensor, c: tl.tensor, inside: tl.tensor, WIDTH: tl.constexpr, WORK: tl.constexpr
-) -> tl.tuple:
+def _taps(weight, c, inside, WIDTH: tl.constexpr, WORK: tl.constexpr):
     """The filters of some channels, one tensor a tap."""
     taps = ()
     for k in tl.static_range(WIDTH):
@@ -279,14 +270,9 @@ def _taps(
     return taps
 
 
+@no_type_check
 @triton.jit
-def _offset(
-    bias: tl.tensor | None,
-    c: tl.tensor,
-    inside: tl.tensor,
-    WORK: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-) -> tl.tensor:
+def _offset(bias, c, inside, WORK: tl.constexpr, BLOCK_C: tl.constexpr):
     """The bias of some channels, or zeros."""
     if bias is None:
         return tl.zeros([BLOCK_C], WORK)
@@ -294,8 +280,9 @@ def _offset(
         return tl.load(bias + c, mask=inside, other=0.0).to(WORK)
 
 
+@no_type_check
 @triton.jit
-def _dot(window: tl.tuple, taps: tl.tuple, start: tl.tensor, WIDTH: tl.constexpr) -> tl.tensor:
+def _dot(window, taps, start, WIDTH: tl.constexpr):
     """The filter over a full window."""
     total = start
     for k in tl.static_range(WIDTH):
@@ -303,22 +290,23 @@ def _dot(window: tl.tuple, taps: tl.tuple, start: tl.tensor, WIDTH: tl.constexpr
     return total
 
 
+@no_type_check
 @triton.jit
 def _window(
-    x: tl.tensor,
-    tail: tl.tensor | None,
-    end: tl.tensor,
-    sequence: tl.tensor,
-    first: tl.tensor,
-    length: tl.tensor,
-    step: tl.tensor,
-    c: tl.tensor,
-    channels: tl.tensor,
-    inside: tl.tensor,
+    x,
+    tail,
+    end,
+    sequence,
+    first,
+    length,
+    step,
+    c,
+    channels,
+    inside,
     COUNT: tl.constexpr,
     PAST: tl.constexpr,
     ALIGN: tl.constexpr,
-) -> tl.tuple:
+):
     """The COUNT rows before row `end` of a sequence, one tensor a row."""
     rows = ()
     for k in tl.static_range(COUNT):
@@ -330,17 +318,18 @@ def _window(
     return rows
 
 
+@no_type_check
 @triton.jit
 def _forward_kernel(
-    x: tl.tensor,
-    tail: tl.tensor | None,
-    weight: tl.tensor,
-    bias: tl.tensor | None,
-    y: tl.tensor,
-    new_tail: tl.tensor,
-    plan: tl.tensor,
-    channels: tl.tensor,
-    x_step: tl.tensor,
+    x,
+    tail,
+    weight,
+    bias,
+    y,
+    new_tail,
+    plan,
+    channels,
+    x_step,
     ALIGN: tl.constexpr,
     WIDTH: tl.constexpr,
     SILU: tl.constexpr,
@@ -348,7 +337,7 @@ def _forward_kernel(
     ROWS: tl.constexpr,
     UNROLL: tl.constexpr,
     BLOCK_C: tl.constexpr,
-) -> None:
+):
     """Outputs of a run of tokens; the last program of a sequence writes its new tail."""
     PAST: tl.constexpr = WIDTH - 1
     parts = tl.cdiv(channels, BLOCK_C)
@@ -383,16 +372,9 @@ def _forward_kernel(
             tl.store(new_tail + (sequence * PAST + k) * channels + c, carried[k], mask=inside)
 
 
+@no_type_check
 @triton.jit
-def _slope(
-    dy: tl.tensor,
-    window: tl.tuple,
-    taps: tl.tuple,
-    start: tl.tensor,
-    known: tl.tensor,
-    SILU: tl.constexpr,
-    WIDTH: tl.constexpr,
-) -> tl.tensor:
+def _slope(dy, window, taps, start, known, SILU: tl.constexpr, WIDTH: tl.constexpr):
     """Gradient of the pre-activation, which is computed again from its window."""
     slope = dy.to(start.dtype)
     if SILU:
@@ -403,21 +385,11 @@ def _slope(
     return tl.where(known, slope, tl.zeros_like(slope))
 
 
+@no_type_check
 @triton.jit
 def _store_down(
-    down: tl.tensor,
-    dnew: tl.tensor | None,
-    dx: tl.tensor,
-    dtail: tl.tensor | None,
-    step: tl.tensor,
-    sequence: tl.tensor,
-    first: tl.tensor,
-    length: tl.tensor,
-    c: tl.tensor,
-    channels: tl.tensor,
-    inside: tl.tensor,
-    PAST: tl.constexpr,
-) -> None:
+    down, dnew, dx, dtail, step, sequence, first, length, c, channels, inside, PAST: tl.constexpr
+):
     """Write the gradient of row `step - PAST`: of a token, or before the first one of the tail."""
     row = step - PAST
     if dnew is not None:
@@ -433,21 +405,22 @@ def _store_down(
         tl.store(dtail + place, down.to(dtail.dtype.element_ty), mask=before)
 
 
+@no_type_check
 @triton.jit
 def _backward_kernel(
-    x: tl.tensor,
-    tail: tl.tensor | None,
-    weight: tl.tensor,
-    bias: tl.tensor | None,
-    dy: tl.tensor,
-    dnew: tl.tensor | None,
-    dx: tl.tensor,
-    dtail: tl.tensor | None,
-    partial: tl.tensor,
-    plan: tl.tensor,
-    channels: tl.tensor,
-    x_step: tl.tensor,
-    dy_step: tl.tensor,
+    x,
+    tail,
+    weight,
+    bias,
+    dy,
+    dnew,
+    dx,
+    dtail,
+    partial,
+    plan,
+    channels,
+    x_step,
+    dy_step,
     ALIGN: tl.constexpr,
     ALIGN_DY: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -456,7 +429,7 @@ def _backward_kernel(
     ROWS: tl.constexpr,
     UNROLL: tl.constexpr,
     BLOCK_C: tl.constexpr,
-) -> None:
+):
     """Gradients of the inputs that end in a run of steps, and partial sums for the parameters.
 
     Step r knows the slopes of rows r - PAST to r, which are all that the input of row r - PAST

@@ -3,10 +3,10 @@
 A program owns one group of channels and walks over rows; the backward walk norms again instead
 of storing, and leaves one partial sum of the weight's gradient.
 """
-# Kernels are Triton's language, of which the type checker knows only the outside.
+# The checker does not know how kernels are launched, nor that a backward names its gradients.
 # pyright: reportIncompatibleMethodOverride=false, reportCallIssue=false
 
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import triton
@@ -188,30 +188,24 @@ def _work(x: Tensor) -> tl.dtype:
     return tl.float64 if x.dtype == torch.float64 else tl.float32
 
 
+@no_type_check
 @triton.jit
-def _tile(
-    base: tl.tensor,
-    rows: tl.tensor,
-    step: tl.tensor,
-    c: tl.tensor,
-    mask: tl.tensor,
-    ALIGN: tl.constexpr,
-    WORK: tl.constexpr,
-) -> tl.tensor:
+def _tile(base, rows, step, c, mask, ALIGN: tl.constexpr, WORK: tl.constexpr):
     """Some channels of some rows."""
     places = tl.multiple_of(rows * step, ALIGN)
     return tl.load(base + places[:, None] + c[None, :], mask=mask, other=0.0).to(WORK)
 
 
+@no_type_check
 @triton.jit
 def _forward_kernel(
-    x: tl.tensor,
-    gate: tl.tensor | None,
-    weight: tl.tensor,
-    y: tl.tensor,
-    count: tl.tensor,
-    x_step: tl.tensor,
-    gate_step: tl.tensor,
+    x,
+    gate,
+    weight,
+    y,
+    count,
+    x_step,
+    gate_step,
     GROUPS: tl.constexpr,
     SIZE: tl.constexpr,
     EPS: tl.constexpr,
@@ -221,7 +215,7 @@ def _forward_kernel(
     ROWS: tl.constexpr,
     TILES: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
+):
     """One group of the outputs of a run of rows."""
     within = tl.arange(0, BLOCK)
     inside = within < SIZE
@@ -241,19 +235,20 @@ def _forward_kernel(
         tl.store(y + places, out.to(y.dtype.element_ty), mask=mask)
 
 
+@no_type_check
 @triton.jit
 def _backward_kernel(
-    x: tl.tensor,
-    gate: tl.tensor | None,
-    weight: tl.tensor,
-    dy: tl.tensor,
-    dx: tl.tensor,
-    dgate: tl.tensor | None,
-    partial: tl.tensor,
-    count: tl.tensor,
-    x_step: tl.tensor,
-    gate_step: tl.tensor,
-    dy_step: tl.tensor,
+    x,
+    gate,
+    weight,
+    dy,
+    dx,
+    dgate,
+    partial,
+    count,
+    x_step,
+    gate_step,
+    dy_step,
     GROUPS: tl.constexpr,
     SIZE: tl.constexpr,
     EPS: tl.constexpr,
@@ -264,7 +259,7 @@ def _backward_kernel(
     ROWS: tl.constexpr,
     TILES: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
+):
     """One group of the gradients of a run of rows, and what the run adds to the weight's."""
     within = tl.arange(0, BLOCK)
     inside = within < SIZE
