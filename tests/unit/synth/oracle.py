@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from timeviper.synth.asking import Question
 from timeviper.synth.catalogue import things
+from timeviper.synth.objects import article
 from timeviper.synth.tasks import Task
 from timeviper.synth.world import Change, Motion, World
 
@@ -72,7 +73,7 @@ class Watched:
 def one(name: str) -> str:
     if name.startswith(("word ", "number ")):
         return f"the {name}"
-    return f"{'an' if name[0] in 'aeio' or name == 'umbrella' else 'a'} {name}"
+    return f"{article(name)} {name}"
 
 
 def told(names: tuple[str, ...]) -> str:
@@ -198,9 +199,7 @@ def _change(w: Watched, words: str) -> str:
 
 
 def _caption(w: Watched, words: str) -> str:
-    edges = [
-        s for s in range(len(w.seconds)) if w.seconds[s] and (s == 0 or not w.seconds[s - 1])
-    ]
+    edges = [s for s in range(len(w.seconds)) if w.seconds[s] and (s == 0 or not w.seconds[s - 1])]
     parts: list[str] = []
     for start in edges:
         end = start
