@@ -9,6 +9,7 @@ import typer
 import timeviper
 from timeviper.cli.ask import ask
 from timeviper.cli.bench import bench
+from timeviper.cli.data import data
 from timeviper.cli.demo import demo
 from timeviper.cli.doctor import doctor
 from timeviper.cli.guard import GuardedGroup
@@ -31,6 +32,7 @@ app.command()(demo)
 app.command()(doctor)
 app.command()(inspect)
 app.add_typer(bench, name="bench")
+app.add_typer(data, name="data")
 app.add_typer(synth, name="synth")
 synth.command("make")(make)
 

@@ -64,7 +64,7 @@ class TextRecords(RecordFile):
         origin = Origin(str(self.path), line)
         with self.path.open("rb") as file:
             file.seek(start)
-            text = file.read(end - start)
+            text = file.read(end - start).rstrip()
         return Record(data=parse_object(text, origin), origin=origin, root=self.root)
 
 
@@ -91,12 +91,12 @@ def parse_object(text: bytes, origin: Origin) -> dict[str, Any]:
     try:
         data: object = json.loads(text)
     except (ValueError, RecursionError) as error:
+        words = f"{error} in {_short(text)}"
+        if isinstance(error, json.JSONDecodeError):
+            near = text[max(0, error.pos - 40) : error.pos + 40]
+            words = f"{error.msg} at character {error.pos + 1}, near {_short(near)}"
         raise SampleError(
-            Reason.MALFORMED,
-            origin,
-            want="a JSON object",
-            got=f"{error} in {_short(text)}",
-            do="correct the record",
+            Reason.MALFORMED, origin, want="a JSON object", got=words, do="correct the record"
         ) from None
     if not isinstance(data, dict):
         raise SampleError(

@@ -142,8 +142,7 @@ class SampleReader:
         """
         for part in sample.media:
             self._check_there(sample, part)
-            with self._opened(sample, part) as source:
-                self._seconds[_identity(sample, part)] = source.info.duration_seconds
+            self._remember(sample, part)
 
     def _lesson(self, sample: Sample) -> tuple[Lesson, list[Shown]]:
         seconds = [self._duration(sample, part) for part in sample.media]
@@ -195,7 +194,7 @@ class SampleReader:
                 Reason.TOO_LONG,
                 want=f"at most {self.config.budget:,} tokens, the budget of a pack",
                 got=f"{len(kinds):,} tokens with {frames:,} video frames",
-                do="raise the budget, or lower fps or max_frames, or let too_long be cut",
+                do="raise the budget, lower fps or max_frames, or let long videos be cut (--cut)",
             )
         return [max(1, count * left // frames) if count else None for count in counts]
 
@@ -204,6 +203,9 @@ class SampleReader:
         self._check_there(sample, part)
         if isinstance(part, ImagePart):
             return 1.0
+        return self._remember(sample, part)
+
+    def _remember(self, sample: Sample, part: VideoPart | ImagePart) -> float:
         identity = _identity(sample, part)
         if identity not in self._seconds:
             with self._opened(sample, part) as source:

@@ -147,7 +147,11 @@ class _Media:
         """
         if self.marks == self.given:
             return
-        found = ", ".join(f"{self.marks[m]} {m} for {self.given[m]} media" for m in self.marks)
+        found = ", ".join(
+            f"{count} {mark} for {self.given[mark]} {mark.strip('<>')}s"
+            for mark, count in self.marks.items()
+            if count != self.given[mark]
+        )
         raise SampleError(
             Reason.MARKS,
             self.record.origin,

@@ -57,7 +57,7 @@ def test_lines_are_read_one_by_one_and_empty_ones_left_out(tmp_path: Path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"n": 1', "delimiter"),
+        ('{"n": 1', "delimiter at character 8, near"),
         ("[1, 2]", "a JSON object; got '\\[1, 2\\]'"),
         ('{"n": \udcff}', "utf-8"),
         ("[" * 100_000 + "]" * 100_000, "a JSON object"),
