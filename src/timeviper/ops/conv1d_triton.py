@@ -229,6 +229,14 @@ def _work(x: Tensor) -> tl.dtype:
 
 @no_type_check
 @triton.jit
+def _line(plan, number):
+    """One line of the plan: sequence, its first token, where this program begins, its length."""
+    line = plan + number * 4
+    return tl.load(line), tl.load(line + 1), tl.load(line + 2), tl.load(line + 3)
+
+
+@no_type_check
+@triton.jit
 def _token_row(base, row, first, length, step, c, inside, ALIGN: tl.constexpr):
     """Row number `row` of a sequence, zeros outside it."""
     place = tl.multiple_of((first + row) * step, ALIGN)
@@ -341,9 +349,7 @@ def _forward_kernel(
     """Outputs of a run of tokens; the last program of a sequence writes its new tail."""
     PAST: tl.constexpr = WIDTH - 1
     parts = tl.cdiv(channels, BLOCK_C)
-    line = plan + (tl.program_id(0) // parts) * 4
-    sequence, first = tl.load(line), tl.load(line + 1)
-    begin, length = tl.load(line + 2), tl.load(line + 3)
+    sequence, first, begin, length = _line(plan, tl.program_id(0) // parts)
     c = (tl.program_id(0) % parts) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = c < channels
     taps = _taps(weight, c, inside, WIDTH, WORK)
@@ -383,6 +389,36 @@ def _slope(dy, window, taps, start, known, SILU: tl.constexpr, WIDTH: tl.constex
         slope = slope * s * (1 + before * (1 - s))
     # Where, not times zero: rows outside may meet values that are not finite.
     return tl.where(known, slope, tl.zeros_like(slope))
+
+
+@no_type_check
+@triton.jit
+def _turned_dot(slopes, taps, WIDTH: tl.constexpr):
+    """The filter, last tap first, over the slopes of a row and of those after it."""
+    total = slopes[0] * taps[WIDTH - 1]
+    for k in tl.static_range(1, WIDTH):
+        total += slopes[k] * taps[WIDTH - 1 - k]
+    return total
+
+
+@no_type_check
+@triton.jit
+def _zeros(COUNT: tl.constexpr, WORK: tl.constexpr, BLOCK_C: tl.constexpr):
+    """So many sums that start at zero."""
+    sums = ()
+    for _ in tl.static_range(COUNT):
+        sums = sums + (tl.zeros([BLOCK_C], WORK),)
+    return sums
+
+
+@no_type_check
+@triton.jit
+def _added(sums, slope, window, WIDTH: tl.constexpr):
+    """What one row adds to the gradients of the taps and, last, of the bias."""
+    added = ()
+    for k in tl.static_range(WIDTH):
+        added = added + (sums[k] + slope * window[k],)
+    return added + (sums[WIDTH] + slope,)
 
 
 @no_type_check
@@ -438,9 +474,7 @@ def _backward_kernel(
     PAST: tl.constexpr = WIDTH - 1
     parts = tl.cdiv(channels, BLOCK_C)
     block = (tl.program_id(0) // parts).to(tl.int64)
-    line = plan + block * 4
-    sequence, first = tl.load(line), tl.load(line + 1)
-    begin, length = tl.load(line + 2), tl.load(line + 3)
+    sequence, first, begin, length = _line(plan, block)
     c = (tl.program_id(0) % parts) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = c < channels
     taps = _taps(weight, c, inside, WIDTH, WORK)
@@ -448,14 +482,13 @@ def _backward_kernel(
     old = _window(
         x, tail, begin, sequence, first, length, x_step, c, channels, inside, 2 * PAST, PAST, ALIGN
     )
-    slopes, sums = (), ()
+    slopes = ()
     for k in tl.static_range(PAST):
         row = begin + k - PAST
         top = _token_row(dy, row, first, length, dy_step, c, inside, ALIGN_DY)
         exists = (row >= 0) & (row < length)
         slopes = slopes + (_slope(top, old[k:], taps, start, exists, SILU, WIDTH),)
-    for _ in tl.static_range(WIDTH + 1):
-        sums = sums + (tl.zeros([BLOCK_C], WORK),)
+    sums = _zeros(WIDTH + 1, WORK, BLOCK_C)
     window = old[PAST:]
     for group in range(ROWS // UNROLL):
         at = begin + group * UNROLL
@@ -467,11 +500,8 @@ def _backward_kernel(
             step = at + u
             full = window + (news[u],)
             recent = slopes + (_slope(ups[u], full, taps, start, step < length, SILU, WIDTH),)
-            added, down = (), tl.zeros([BLOCK_C], WORK)
-            for k in tl.static_range(WIDTH):
-                added = added + (sums[k] + recent[PAST] * full[k],)
-                down += recent[k] * taps[PAST - k]
-            sums = added + (sums[WIDTH] + recent[PAST],)
+            sums = _added(sums, recent[PAST], full, WIDTH)
+            down = _turned_dot(recent, taps, WIDTH)
             _store_down(
                 down, dnew, dx, dtail, step, sequence, first, length, c, channels, inside, PAST
             )
