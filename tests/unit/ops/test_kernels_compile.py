@@ -1,0 +1,61 @@
+"""The kernels are compiled for a GPU that need not be here: the interpreter is more forgiving."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="no Triton for this platform")
+
+# A process of its own: in this one Triton interprets, and that is settled at its first import.
+_COMPILE = """
+import json, sys
+import torch, triton, triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from timeviper.ops import conv1d_triton, norm_triton
+
+LOW, HIGH = "*bf16", "*fp32"
+CONV = dict(x=LOW, tail=LOW, weight=HIGH, bias=HIGH, y=LOW, new_tail=LOW, plan="*i64", dy=LOW,
+            dnew=LOW, dx=LOW, dtail=LOW, partial=HIGH, channels="i32", x_step="i32", dy_step="i32")
+NORM = dict(x=LOW, gate=LOW, weight=HIGH, y=LOW, dy=LOW, dx=LOW, dgate=LOW, partial=HIGH,
+            count="i32", x_step="i32", gate_step="i32", dy_step="i32")
+WALK = dict(ALIGN=4, ALIGN_DY=16, SILU=True, WORK=tl.float32, ROWS=8, UNROLL=2, BLOCK_C=128)
+TILE = dict(SIZE=96, GROUPS=2, EPS=1e-5, ALIGN=4, ALIGN_GATE=4, ALIGN_DY=16, WORK=tl.float32,
+            ROWS=2, TILES=4, BLOCK=128)
+BARE = dict(tail=None, bias=None, dnew=None, dtail=None)
+
+def check(name, kernel, types, constants):
+    taken = {n: v for n, v in constants.items() if n in kernel.arg_names}
+    signature = {n: "constexpr" if n in taken else types[n] for n in kernel.arg_names}
+    target = GPUTarget("cuda", 90, 32)
+    built = triton.compile(ASTSource(kernel, signature, taken), target=target)
+    print(json.dumps({"name": name, "stages": list(built.asm)}))
+
+for part in ("_forward_kernel", "_backward_kernel"):
+    walk, tile = getattr(conv1d_triton, part), getattr(norm_triton, part)
+    check("conv" + part, walk, CONV, WALK | {"WIDTH": 4})
+    check("conv of width 1" + part, walk, CONV, WALK | BARE | {"WIDTH": 1, "SILU": False})
+    check("gated norm" + part, tile, NORM, TILE)
+    check("norm" + part, tile, NORM, TILE | {"gate": None, "dgate": None})
+"""
+
+
+def test_every_kernel_compiles_for_an_h100(tmp_path: Path) -> None:
+    surroundings = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"}
+    run = subprocess.run(
+        [sys.executable, "-c", _COMPILE],
+        env={**surroundings, "TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    built = [json.loads(line) for line in run.stdout.splitlines()]
+    assert len(built) == 8
+    assert all("cubin" in kernel["stages"] for kernel in built)
