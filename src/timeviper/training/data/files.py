@@ -14,8 +14,8 @@ from typing import Any, cast, final
 from timeviper.training.data.records import Record
 from timeviper.training.data.samples import DataError, Origin, Reason, SampleError
 
-# A whole string, one structural byte or a line break: all that is needed to cut an array.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},\n]', re.DOTALL)
+# A structural byte, or all strings, numbers and spaces up to the next one.
+_TOKEN = re.compile(rb'[\[\]{},]|(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|[^"\[\]{},]++)++', re.DOTALL)
 
 
 class RecordFile(ABC):
@@ -120,7 +120,7 @@ def _array_spans(path: Path) -> Iterator[tuple[int, int, int]]:
         depth, line, start, first = 0, 1, 0, 1
         for match in _TOKEN.finditer(data):
             token = match.group()
-            if token == b"\n" or token[:1] == b'"':
+            if token not in _DEPTH:
                 line += token.count(b"\n")
                 continue
             if depth == 1 and token in b",]":

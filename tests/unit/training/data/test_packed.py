@@ -15,7 +15,7 @@ from tests.unit.training.data.toys import BUDGET, llava, mixture, reader, varied
 from timeviper.core.errors import CheckpointError, ConfigError
 from timeviper.core.layout import SpanKind
 from timeviper.processing.conversation import IGNORED
-from timeviper.training.data.collate import Batch, collate
+from timeviper.training.data.collate import Batch
 from timeviper.training.data.dataset import FileDataset
 from timeviper.training.data.mixture import Mixture
 from timeviper.training.data.packed import PackedSource, PackingConfig
@@ -149,13 +149,6 @@ def test_a_medium_that_breaks_later_leaves_the_rest_of_its_pack(media: Path, tmp
     whole = take(of(tmp_path / "a.jsonl", most_bad_share=1.0), 8, cursor)
     assert [b.number for b, _ in after] == list(range(2, 10))
     assert [c for _, c in after] == [c for _, c in whole]
-
-
-def test_a_pack_of_nothing_keeps_ranks_in_step():
-    inputs = collate([], filler=2)
-    batch = Batch(inputs=inputs, number=0, origins=())
-    assert batch.taught == 0
-    assert inputs.layout.total == len(inputs.token_ids) == 1
 
 
 def test_a_cursor_of_other_data_is_refused(media: Path):
