@@ -49,7 +49,9 @@ def test_the_log_does_not_drown_in_one_kind(caplog: pytest.LogCaptureFixture):
     tally = Tally(most_share=1.0)
     with caplog.at_level(logging.WARNING, "timeviper"):
         for number in range(1000):
+            tally.took()
             tally.bad(fault(number))
+        tally.took()
         tally.bad(fault(0, Reason.MARKS))
     # Eight whole, then at 16, 32, ... 512, and the first of another kind.
     assert len(caplog.records) == 8 + 6 + 1
