@@ -184,6 +184,7 @@ def test_export_writes_a_task(tmp_path: Path) -> None:
         (("--film", "31x32"), "even height"),
         (("--shard", "3/2"), "shard"),
         (("--control", "deaf"), "blind"),
+        (("--transv", "maybe"), "shipped"),
         (("--haystack", "footage:/nowhere"), "video files"),
         (("--model", "gpt-9"), "tiny"),
         (("--endpoint", "localhost"), "http://"),

@@ -87,6 +87,9 @@ def synthreel(  # noqa: PLR0913
     shard: Annotated[
         str, typer.Option(help="I/N: the I-th of N parts, for N processes with one --out.")
     ] = "1/1",
+    transv: Annotated[
+        str, typer.Option(help="`off` drops no vision tokens, `drop` drops without transfer.")
+    ] = "shipped",
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; one a core if not given.")
@@ -125,7 +128,7 @@ def synthreel(  # noqa: PLR0913
         _render(plan, as_json)
         return
     if endpoint is None:
-        answerer, where = _engine(model, device, threads)
+        answerer, where = _engine(model, transv, device, threads)
     else:
         sent = (endpoint_frames, endpoint_video, endpoint_key)
         answerer, where = _endpoint(endpoint, endpoint_model, sent), "endpoint"
@@ -275,16 +278,19 @@ def _workers(asked: int | None, films_only: bool) -> int:
     return available_cores() if films_only else max(0, min(16, available_cores() - 2))
 
 
-def _engine(model: str, device: str | None, threads: int | None) -> tuple[Answerer, str]:
+def _engine(
+    model: str, transv: str, device: str | None, threads: int | None
+) -> tuple[Answerer, str]:
     from timeviper.core.device import explain_device
-    from timeviper.evaluation.synthreel.answerers import EngineAnswerer
+    from timeviper.evaluation.synthreel.answerers import EngineAnswerer, Transfer
     from timeviper.inference.engine import Engine
     from timeviper.weights.folders import resolve
 
+    transfer = one_of("--transv", transv, {t.value: t for t in Transfer})
     folder = resolve(model)
     engine = Engine.load(model, device=device, threads=threads)
     where = f"{engine.device} ({explain_device(engine.device)})"
-    return EngineAnswerer(engine, folder), where
+    return EngineAnswerer(engine, folder, transfer=transfer), where
 
 
 def _endpoint(url: str, model: str, sent: tuple[int, str | None, str]) -> Answerer:

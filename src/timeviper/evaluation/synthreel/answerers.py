@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, final
@@ -12,6 +12,8 @@ from typing import Any, Protocol, final
 import torch
 
 from timeviper.inference.engine import Answer, AskOptions, Engine
+from timeviper.model.config import TransferPlan
+from timeviper.model.vlm import under_plan
 from timeviper.synth.asking import Question
 from timeviper.video.sampling import MOST_TIMES
 
@@ -36,6 +38,17 @@ class Control(StrEnum):
     # Only the appearance asked about and a few seconds around it, at its true time: what remains
     # wrong is reading, not search.
     ORACLE = "oracle"
+
+
+class Transfer(StrEnum):
+    """What is done at the sites where a model drops vision tokens."""
+
+    # As the checkpoint says.
+    SHIPPED = "shipped"
+    # Nothing is dropped.
+    OFF = "off"
+    # Tokens are dropped and what they held is not passed on.
+    DROP = "drop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +103,21 @@ class EngineAnswerer:
     Args:
         engine: with its model.
         folder: that the model was loaded from.
+        transfer: what is done where it drops vision tokens.
         batch: answers that are written together.
     """
 
-    def __init__(self, engine: Engine, folder: Path, *, batch: int = BATCH) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        engine: Engine,
+        folder: Path,
+        *,
+        transfer: Transfer = Transfer.SHIPPED,
+        batch: int = BATCH,
+    ) -> None:
+        self._engine = _under(engine, transfer)
         self._folder = folder
+        self._transfer = transfer
         self._batch = batch
 
     def answers(self, view: View, prompts: Sequence[str], *, max_tokens: int) -> list[Reply]:
@@ -109,6 +131,7 @@ class EngineAnswerer:
             "kind": "engine",
             "model": self._folder.name,
             "fingerprint": fingerprint(self._folder),
+            "transfer": self._transfer.value,
         }
 
     def _answers(self, view: View, prompts: Sequence[str], max_tokens: int) -> list[Answer]:
@@ -160,6 +183,16 @@ def fingerprint(folder: Path) -> str:
                 handle.seek(size - _EDGE_BYTES)
             digest.update(handle.read())
     return digest.hexdigest()[:16]
+
+
+def _under(engine: Engine, transfer: Transfer) -> Engine:
+    """The engine with other transfers, sharing its weights."""
+    if transfer is Transfer.SHIPPED:
+        return engine
+    sites = engine.model.decoder.config.transfer.sites
+    kept = sites if transfer is Transfer.DROP else ()
+    plan = TransferPlan(sites=tuple(replace(site, transfer=False) for site in kept))
+    return Engine(under_plan(engine.model, plan), engine.processor)
 
 
 def _reply(answer: Answer) -> Reply:

@@ -10,6 +10,7 @@ from tests.toy_engine import noise, toy_engine, write_video
 from timeviper.evaluation.synthreel.answerers import (
     Control,
     EngineAnswerer,
+    Transfer,
     View,
     fingerprint,
     view_of,
@@ -81,7 +82,12 @@ def test_identity_follows_the_weights(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("words do not count")
     answerer = EngineAnswerer(engine, tmp_path)
     first = answerer.identity()
-    assert first == {"kind": "engine", "model": tmp_path.name, "fingerprint": fingerprint(tmp_path)}
+    assert first == {
+        "kind": "engine",
+        "model": tmp_path.name,
+        "fingerprint": fingerprint(tmp_path),
+        "transfer": "shipped",
+    }
     (tmp_path / "README.md").write_text("other words")
     assert answerer.identity() == first
     prints = {first["fingerprint"]}
@@ -91,6 +97,20 @@ def test_identity_follows_the_weights(engine: Engine, tmp_path: Path) -> None:
         weights.write_bytes(data)
         prints.add(fingerprint(tmp_path))
     assert len(prints) == 3
+
+
+def test_transfers_can_be_switched_off(engine: Engine, film: Path, tmp_path: Path) -> None:
+    texts = {}
+    for transfer in Transfer:
+        answerer = EngineAnswerer(engine, tmp_path, transfer=transfer)
+        replies = answerer.answers(View(path=film), PROMPTS, max_tokens=16)
+        texts[transfer] = [reply.text for reply in replies]
+        assert answerer.identity()["transfer"] == transfer.value
+    assert texts[Transfer.SHIPPED] != texts[Transfer.OFF]
+    assert texts[Transfer.SHIPPED] != texts[Transfer.DROP]
+    plain = EngineAnswerer(toy_engine("drop-only"), tmp_path)
+    replies = plain.answers(View(path=film), PROMPTS, max_tokens=16)
+    assert texts[Transfer.DROP] == [reply.text for reply in replies]
 
 
 def question(start: float | None, end: float | None) -> Question:
