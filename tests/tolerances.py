@@ -27,6 +27,7 @@ TOL = SimpleNamespace(
     attention=Tol(f32=2e-6, bf16=1e-2),
     rotary=Tol(f32=2e-6, bf16=1e-2),
     norm=Tol(f32=1e-6, bf16=1e-2),
+    activation=Tol(f32=1e-6, bf16=1e-2),
     merge=Tol(f32=2e-6, bf16=1e-2),
     cross_entropy=Tol(f32=2e-6, bf16=1e-2),
     # Many layers in a row: rounding adds up.

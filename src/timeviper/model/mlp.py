@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from timeviper.model.config import DecoderConfig
+from timeviper.ops.activation import squared_relu
 
 
 class MlpMixer(nn.Module):
@@ -28,4 +29,4 @@ class MlpMixer(nn.Module):
         return self.down_proj(self._act(up))
 
     def _act(self, x: Tensor) -> Tensor:
-        return F.relu(x).square() if self.activation == "relu2" else F.silu(x)
+        return squared_relu(x) if self.activation == "relu2" else F.silu(x)

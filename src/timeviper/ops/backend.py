@@ -12,6 +12,7 @@ import torch
 
 from timeviper.core.errors import ConfigError
 from timeviper.ops import (
+    activation_torch,
     attention,
     conv1d_torch,
     merge,
@@ -105,6 +106,11 @@ _TABLE = MappingProxyType(
             norm_torch.gated_rms_norm,
             "torch's rms_norm in float32",
             kernels="timeviper.ops.norm_triton:gated_rms_norm",
+        ),
+        "squared_relu": _torch_or_triton(
+            activation_torch.squared_relu,
+            "two passes of plain torch",
+            kernels="timeviper.ops.activation_triton:squared_relu",
         ),
         "tome": _only("torch", merge.tome, "batched gathers in plain torch"),
     }
