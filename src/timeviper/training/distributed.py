@@ -20,7 +20,8 @@ from timeviper.training import foreach
 
 # Longest silence of a peer. Saving a large model is the longest that one keeps the others waiting.
 PATIENCE_SECONDS = 900.0
-_FAILURES = ("peer", "gloo", "nccl", "timed out", "timeout", "socket", "store")
+# What gloo says of a lost peer, in errors of no kind of their own.
+_FAILURES = ("closed by peer", "reset by peer", "timed out", "broken pipe", "connection refused")
 
 
 class PeerError(TimeviperError):
@@ -89,7 +90,7 @@ class Group:
         """Add up the gradients of all ranks and divide them by the sum of all weights.
 
         A parameter that no rank used keeps no gradient, as it would in one process. Gradients of
-        sharded parameters were added up in the backward pass already.
+        sharded parameters were averaged over the ranks in the backward pass already.
 
         Args:
             parameters: that learn, in the same order on each rank.
@@ -100,11 +101,10 @@ class Group:
         """
         total, *used = self.total([weight, *(float(p.grad is not None) for p in parameters)])
         if total <= 0:
-            raise ConfigError(
-                want="a loss of positive weight at each step",
-                got=f"weights that sum to {total}",
-                do="leave out samples without an answer",
-            )
+            # Nothing was taught anywhere: nothing is to be learned, not even decay.
+            for parameter in parameters:
+                parameter.grad = None
+            return total
         touched = [p for p, count in zip(parameters, used, strict=True) if count]
         grads = [_gradient(p) for p in touched]
         if self.ranks > 1:
@@ -113,7 +113,9 @@ class Group:
                 with self.watching():
                     dist.all_reduce(flat)
                 _scatter(flat, bucket)
-        foreach.scale([g.to_local() if isinstance(g, DTensor) else g for g in grads], 1 / total)
+        foreach.scale([g for g in grads if not isinstance(g, DTensor)], 1 / total)
+        sharded = [g.to_local() for g in grads if isinstance(g, DTensor)]
+        foreach.scale(sharded, self.ranks / total)
         return total
 
     @contextmanager
@@ -126,8 +128,10 @@ class Group:
         try:
             yield
         except (dist.DistError, RuntimeError) as error:
-            words = str(error).lower()
-            if self.ranks == 1 or not any(word in words for word in _FAILURES):
+            lost = isinstance(error, dist.DistError) or any(
+                words in str(error).lower() for words in _FAILURES
+            )
+            if self.ranks == 1 or not lost:
                 raise
             raise PeerError(
                 want=f"all {self.ranks} processes of the run to answer rank {self.rank}",

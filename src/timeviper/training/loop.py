@@ -272,7 +272,7 @@ class _Run(Generic[Batch]):
             raise TypeError("a step needs a batch")
         total = self.group.sum_gradients(self.parameters, weight=weight)
         # Such that the mean over the ranks is the mean over all that their batches hold.
-        return torch.stack(losses).sum() * (self.group.ranks / total), outcome
+        return torch.stack(losses).sum() * (self.group.ranks / (total or 1.0)), outcome
 
     def _line(self, loss: Tensor, norm: Tensor) -> Report:
         meter, config = self.meter, self.config

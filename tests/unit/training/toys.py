@@ -8,10 +8,14 @@ from functools import cache
 import numpy as np
 import torch
 
-from tests.unit.model.toys import HIDDEN, one
-from timeviper.core.layout import SpanKind
+from tests.unit.model.toys import HIDDEN, one, toy
+from timeviper.core.inputs import ModelInputs
+from timeviper.core.layout import SpanKind, TokenLayout
+from timeviper.model.config import ProjectorConfig, TimeViperConfig, TransferSite, VisionConfig
 from timeviper.model.tokens import Tokens
+from timeviper.model.vlm import TimeViper
 from timeviper.processing.clip_tokens import PromptTokens
+from timeviper.processing.conversation import IGNORED
 from timeviper.processing.processor import Processor
 from timeviper.synth import questions as asking
 from timeviper.training import episodes
@@ -75,4 +79,40 @@ def random_rows(shapes: Sequence[tuple[int, int, int]], *, seed: int = 0) -> Que
         tuple(len(row) for row in rows),
         tuple(video for video, _, _ in shapes),
         tuple(f"task {number % 2}" for number in range(len(rows))),
+    )
+
+
+def toy_model(sites: Sequence[TransferSite] = (), *, dtype=torch.float32) -> TimeViper:
+    """A whole model of toy size: two patches' worth of tower, and the toy decoder."""
+    vision = VisionConfig(
+        tower="siglip", hidden_size=12, intermediate_size=16, num_layers=2, num_heads=2,
+        image_size=8, patch_size=4,
+    )  # fmt: skip
+    decoder = toy("hybrid", sites, dtype=dtype)
+    projector = ProjectorConfig(tokens_per_frame=None)
+    model = TimeViper(TimeViperConfig(vision=vision, projector=projector, decoder=decoder.config))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in [*model.vision.parameters(), *model.projector.parameters()]:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    model.decoder = decoder
+    return model.to(dtype)
+
+
+def packed_inputs(layouts: Sequence[TokenLayout], *, seed: int = 0) -> ModelInputs:
+    """Samples side by side, with ids and frames of chance; answers are taught."""
+    rng = np.random.default_rng(seed)
+    layout = TokenLayout.pack(layouts)
+    ids = rng.integers(0, VOCAB, layout.total)
+    taught = layout.kinds == SpanKind.ANSWER.code
+    labels = np.full(layout.total, IGNORED)
+    labels[:-1] = np.where(taught[1:], ids[1:], IGNORED)
+    frames = sum(layout.count(SpanKind.VISION)) // 4
+    pixels = torch.from_numpy(rng.normal(size=(frames, 3, 8, 8)).astype(np.float32))
+    return ModelInputs(
+        token_ids=torch.from_numpy(ids),
+        layout=layout,
+        pixels=pixels if frames else None,
+        times=np.arange(float(frames)) if frames else None,
+        labels=torch.from_numpy(labels),
     )
