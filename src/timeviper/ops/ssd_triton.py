@@ -5,10 +5,13 @@ alone do not fill the chip they are cut into segments: a first walk finds what e
 a short scan joins them, a second walk writes outputs. The backward keeps no chunk states from the
 forward: it walks again, then takes one chunk a program. Nothing is added atomically.
 """
+# Kernels are Triton's language, of which the type checker knows only the outside.
+# pyright: reportIncompatibleMethodOverride=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportGeneralTypeIssues=false
 
 import math
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -35,7 +38,8 @@ class Tuning:
     """How the kernels are launched; changes speed, not results.
 
     Args:
-        programs: walking programs wanted on each multiprocessor before sequences are cut.
+        programs: walking programs wanted on each multiprocessor before sequences are cut; None
+            takes as many as its registers hold.
         shortest: fewest chunks of a segment that a sequence is cut into.
         walk_block: most channels of a head that one walking program holds.
         walk: warps and stages of the walks; None takes them by size.
@@ -44,7 +48,7 @@ class Tuning:
             units and, at these sizes, the registers; three tf32 products are as exact as sums.
     """
 
-    programs: int = 4
+    programs: int | None = None
     shortest: int = 8
     walk_block: int = 128
     walk: tuple[int, int] | None = None
@@ -52,7 +56,7 @@ class Tuning:
     precision: str = "tf32x3"
 
 
-def ssd(  # noqa: PLR0913
+def ssd(
     x: Float[Tensor, "token head head_dim"],
     dt: Float[Tensor, "token head"],
     A: Float[Tensor, "head"],
@@ -156,7 +160,7 @@ def scan(operands: Operands, options: Options) -> tuple[Tensor, Tensor]:
         ConfigError: float64, or a head_dim or state_size beyond 128.
     """
     _check(operands)
-    y, final = _Scan.apply(*operands, options)  # pyright: ignore
+    y, final = _Scan.apply(*operands, options)
     return y, final
 
 
@@ -265,7 +269,7 @@ class _Scan(torch.autograd.Function):
     """The kernels as one differentiable op."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913
+    def forward(
         ctx: Any,
         x: Tensor,
         dt: Tensor,
@@ -282,14 +286,14 @@ class _Scan(torch.autograd.Function):
         A, D, bias = A.contiguous(), _flat(D), _flat(dt_bias)
         work = _Work.of(x, B, C, options)
         with torch.cuda.device_of(x):
-            steps, sums = work.steps(dt, A, bias)
-            walk = _Walk(x, B, C, steps, sums, reverse=False)
+            given = work.steps(dt, A, bias)
+            walk = _Walk(x=x, B=B, C=C, given=given, reverse=False)
             starts, final = state, None
             if work.plan.is_cut:
                 starts, final = work.join(*work.walk(walk, None, end=True), state, reverse=False)
             y = x.new_empty(x.shape)
             ends = work.walk(walk, starts, end=final is None, emit=(y, D))
-        ctx.save_for_backward(x, dt, A, B, C, D, bias, starts, steps, sums)
+        ctx.save_for_backward(x, dt, A, B, C, D, bias, starts, given.steps, given.sums)
         ctx.options, ctx.state_dtype = options, None if state is None else state.dtype
         ctx.set_materialize_grads(False)
         return y, ends[0] if final is None else final
@@ -300,75 +304,36 @@ class _Scan(torch.autograd.Function):
         """Gradients of all tensors; states are walked again, forwards and backwards."""
         x, dt, A, B, C, D, bias, starts, steps, sums = ctx.saved_tensors
         work = _Work.of(x, B, C, ctx.options)
+        given = work.given(dt, A, bias, steps, sums)
         d_y = torch.zeros_like(x) if d_y is None else d_y
-        d_final = None if d_final is None else d_final.contiguous()
+        start = None if d_final is None else d_final.contiguous()
         with torch.cuda.device_of(x):
             before, after = work.states(x), work.states(x)
-            work.walk(_Walk(x, B, C, steps, sums, reverse=False), starts, keep=before)
-            walk = _Walk(d_y, C, B, steps, sums, reverse=True)
-            start, d_state = d_final, None
+            walk = _Walk(x=x, B=B, C=C, given=given, reverse=False)
+            work.walk(walk, starts, keep=before)
+            walk = _Walk(x=d_y, B=C, C=B, given=given, reverse=True)
+            d_state = None
             if work.plan.is_cut:
-                start, d_state = work.join(*work.walk(walk, None, end=True), d_final, reverse=True)
+                start, d_state = work.join(*work.walk(walk, None, end=True), start, reverse=True)
             ends = work.walk(walk, start, end=d_state is None, keep=after)
             d_state = ends[0] if d_state is None else d_state
-            found = work.gradients(_Around(x, B, C, D, d_y, steps, sums, before, after))
-            d_dt, d_A, d_bias = work.steps_backward(dt, A, bias, steps, found)
-        if ctx.state_dtype is not None:
-            d_state = d_state.to(ctx.state_dtype)
-        d_D = None if D is None else found.d_D.sum(0).to(D.dtype)
-        given = ctx.state_dtype is not None
-        d_A = d_A.to(A.dtype)
-        return (
-            found.d_x,
-            d_dt,
-            d_A,
-            found.d_B,
-            found.d_C,
-            d_D,
-            d_bias,
-            d_state if given else None,
-            None,
-        )
+            around = kernels.Around(D, steps, sums, before, after)
+            found = work.gradients((x, B, C, d_y), around)
+            d_dt, d_A, d_bias = work.steps_backward(given, found)
+        d_D = None if D is None else found.D.sum(0).to(D.dtype)
+        d_state = None if ctx.state_dtype is None else d_state.to(ctx.state_dtype)
+        return found.x, d_dt, d_A, found.B, found.C, d_D, d_bias, d_state, None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Walk:
     """What a walk reads at each token, and in which direction."""
 
     x: Tensor
     B: Tensor
     C: Tensor
-    steps: Tensor
-    sums: Tensor
-    _: KW_ONLY
+    given: kernels.Steps
     reverse: bool
-
-
-@dataclass(frozen=True)
-class _Around:
-    """What the gradients of a chunk are taken from: inputs, and states on both sides."""
-
-    x: Tensor
-    B: Tensor
-    C: Tensor
-    D: Tensor | None
-    d_y: Tensor
-    steps: Tensor
-    sums: Tensor
-    before: Tensor
-    after: Tensor
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Gradients of a chunk's inputs; those of D a chunk each, of steps and decays as `steps`."""
-
-    d_x: Tensor
-    d_B: Tensor
-    d_C: Tensor
-    d_D: Tensor
-    d_steps: Tensor
-    d_decays: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -409,7 +374,7 @@ class _Work:
         most = most_chunks(
             counts,
             walkers=heads * -(-head_dim // min(tuning.walk_block, _padded(head_dim))),
-            wanted=tuning.programs * _processors(x.device),
+            wanted=(tuning.programs or _residents(head_dim, size)) * _processors(x.device),
             shortest=tuning.shortest,
         )
         cut = plan(options.lengths, options.chunk, most)
@@ -443,62 +408,51 @@ class _Work:
         shape = (self.num_chunks, self.heads, self.head_dim, self.size)
         return torch.empty(shape, device=like.device, dtype=self.operand)
 
-    def steps(self, dt: Tensor, A: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    def given(
+        self, dt: Tensor, A: Tensor, bias: Tensor | None, steps: Tensor, sums: Tensor
+    ) -> kernels.Steps:
+        """What kernels need to know of steps."""
+        return kernels.Steps(dt, *dt.stride(), A, bias, *self.options.limit, steps, sums)
+
+    def steps(self, dt: Tensor, A: Tensor, bias: Tensor | None) -> kernels.Steps:
         """Step sizes and running sums of dt A, (head, chunk, place), float32."""
         shape = (self.heads, self.num_chunks, self.options.chunk)
         steps = torch.empty(shape, device=dt.device, dtype=torch.float32)
-        sums = torch.empty_like(steps)
+        given = self.given(dt, A, bias, steps, torch.empty_like(steps))
         kernels.steps_kernel[self._steps_grid()](
-            dt,
-            A,
-            bias,
-            steps,
-            sums,
-            self.chunks,
-            self.num_chunks,
-            self.heads,
-            *dt.stride(),
-            *self.options.limit,
-            **self._steps_flags(bias),
+            given, self.chunks, self.num_chunks, self.heads, **self._steps_flags()
         )
-        return steps, sums
+        return given
 
     def steps_backward(
-        self, dt: Tensor, A: Tensor, bias: Tensor | None, steps: Tensor, found: _Found
+        self, given: kernels.Steps, found: kernels.Found
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Gradients of dt, A and the bias from those of steps and decays."""
+        dt, A, bias = given.dt, given.A, given.bias
         d_dt = torch.empty(dt.shape, device=dt.device, dtype=dt.dtype)
         d_A = torch.empty(self.num_chunks, self.heads, device=dt.device, dtype=torch.float32)
         d_bias = None if bias is None else torch.empty_like(d_A)
         kernels.steps_backward_kernel[self._steps_grid()](
-            dt,
-            A,
-            bias,
-            steps,
-            found.d_steps,
-            found.d_decays,
+            given,
+            found,
             d_dt,
             d_A,
             d_bias,
             self.chunks,
             self.num_chunks,
             self.heads,
-            *dt.stride(),
-            *self.options.limit,
-            **self._steps_flags(bias),
+            **self._steps_flags(),
         )
-        if bias is None or d_bias is None:
-            return d_dt, d_A.sum(0).to(A.dtype), None
-        return d_dt, d_A.sum(0).to(A.dtype), d_bias.sum(0).to(bias.dtype)
+        summed = None if d_bias is None else d_bias.sum(0).to(bias.dtype)
+        return d_dt, d_A.sum(0).to(A.dtype), summed
 
     def _steps_grid(self) -> tuple[int, int]:
         return self.num_chunks, -(-self.heads // min(_HEADS_BLOCK, _padded(self.heads, 1)))
 
-    def _steps_flags(self, bias: Tensor | None) -> dict[str, int | bool]:
+    def _steps_flags(self) -> dict[str, int | bool]:
         return {
             "Q": self.options.chunk,
             "BH": min(_HEADS_BLOCK, _padded(self.heads, 1)),
-            "HAS_BIAS": bias is not None,
             "SOFTPLUS": self.options.softplus,
             "CLAMP": self.options.clamps,
             "num_warps": 2,
@@ -512,7 +466,7 @@ class _Work:
         end: bool = False,
         keep: Tensor | None = None,
         emit: tuple[Tensor, Tensor | None] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Walk every segment from its start; what is written is what is asked for.
 
         Args:
@@ -523,24 +477,20 @@ class _Work:
             emit: outputs to fill and weight of the direct path, or None.
 
         Returns:
-            Last states and summed decays of the segments; empty when not asked for.
+            Last states and summed decays of the segments; None when not asked for.
         """
-        count = len(self.plan.segments) if end else 0
-        device = walk.x.device
-        shape = (count, self.heads, self.head_dim, self.size)
-        ends = torch.empty(shape, device=device, dtype=torch.float32)
-        decays = torch.empty(count, self.heads, device=device, dtype=torch.float32)
+        ends, decays = self._ends(walk.x) if end else (None, None)
         y, direct = emit or (None, None)
         block = min(self.options.tuning.walk_block, _padded(self.head_dim))
         grid = len(self.plan.segments), self.heads, -(-self.head_dim // block)
         kernels.walk_kernel[grid](
-            walk.x,
-            walk.B,
-            walk.C,
+            kernels.View.of(walk.x),
+            kernels.View.of(walk.B),
+            kernels.View.of(walk.C),
             direct,
             y,
-            walk.steps,
-            walk.sums,
+            walk.given.steps,
+            walk.given.sums,
             starts,
             ends,
             decays,
@@ -548,19 +498,18 @@ class _Work:
             self.segments,
             self.num_chunks,
             self.heads,
-            *walk.x.stride(),
-            *walk.B.stride(),
-            *walk.C.stride(),
             **self._sizes(block),
-            HAS_START=starts is not None,
-            HAS_D=direct is not None,
             REVERSE=walk.reverse,
-            EMIT=emit is not None,
-            KEEP=keep is not None,
-            END=end,
-            **self._launch(self.options.tuning.walk, (8, 2) if self._is_large else (4, 2)),
+            **self._launch(self.options.tuning.walk),
         )
         return ends, decays
+
+    def _ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Room for the last state and the summed decay of each segment."""
+        count = len(self.plan.segments)
+        shape = (count, self.heads, self.head_dim, self.size)
+        ends = torch.empty(shape, device=like.device, dtype=torch.float32)
+        return ends, torch.empty(count, self.heads, device=like.device, dtype=torch.float32)
 
     def join(
         self, ends: Tensor, decays: Tensor, state: Tensor | None, *, reverse: bool
@@ -580,48 +529,32 @@ class _Work:
             self.heads,
             SIZE=size,
             BLOCK=_JOIN_BLOCK,
-            HAS_STATE=state is not None,
             REVERSE=reverse,
         )
         return starts, finals
 
-    def gradients(self, a: _Around) -> _Found:
-        """Gradients of every chunk's inputs, all heads of a group in one program."""
-        partial = torch.empty(self.num_chunks, self.heads, device=a.x.device, dtype=torch.float32)
-        found = _Found(
-            d_x=torch.empty(a.x.shape, device=a.x.device, dtype=a.x.dtype),
-            d_B=torch.empty(a.B.shape, device=a.x.device, dtype=a.B.dtype),
-            d_C=torch.empty(a.C.shape, device=a.x.device, dtype=a.C.dtype),
-            d_D=partial,
-            d_steps=torch.empty_like(a.steps),
-            d_decays=torch.empty_like(a.steps),
+    def gradients(
+        self, tokens: tuple[Tensor, Tensor, Tensor, Tensor], around: kernels.Around
+    ) -> kernels.Found:
+        """Gradients of every chunk's x, B, C and the rest, from those, d_y and what is around."""
+        x, B, C, _ = tokens
+        found = kernels.Found(
+            x=torch.empty(x.shape, device=x.device, dtype=x.dtype),
+            B=torch.empty(B.shape, device=x.device, dtype=B.dtype),
+            C=torch.empty(B.shape, device=x.device, dtype=C.dtype),
+            D=torch.empty(self.num_chunks, self.heads, device=x.device, dtype=torch.float32),
+            steps=torch.empty_like(around.steps),
+            decays=torch.empty_like(around.steps),
         )
         kernels.gradients_kernel[(self.num_chunks, self.groups)](
-            a.x,
-            a.B,
-            a.C,
-            a.D,
-            a.d_y,
-            a.steps,
-            a.sums,
-            a.before,
-            a.after,
-            found.d_x,
-            found.d_B,
-            found.d_C,
-            found.d_D,
-            found.d_steps,
-            found.d_decays,
+            *map(kernels.View.of, tokens),
+            around,
+            found,
             self.chunks,
             self.num_chunks,
             self.heads,
-            *a.x.stride(),
-            *a.B.stride(),
-            *a.C.stride(),
-            *a.d_y.stride(),
             **self._sizes(_padded(self.head_dim)),
-            HAS_D=a.D is not None,
-            **self._launch(self.options.tuning.gradients, (8, 2) if self._is_large else (4, 2)),
+            **self._launch(self.options.tuning.gradients),
         )
         return found
 
@@ -638,16 +571,14 @@ class _Work:
             "PRECISION": self.options.tuning.precision,
         }
 
-    def _launch(self, asked: tuple[int, int] | None, otherwise: tuple[int, int]) -> dict[str, int]:
-        """Warps and stages; float32 takes as many warps and as little memory as can be."""
-        if asked is None:
-            asked = otherwise if self.operand == torch.bfloat16 else (8, 1)
+    def _launch(self, asked: tuple[int, int] | None) -> dict[str, int]:
+        """Warps and stages: those asked for, or by the size of a state."""
+        if asked is None and self.operand != torch.bfloat16:
+            # Tiles of float32 fill registers and shared memory: many warps, nothing ahead.
+            asked = (8, 1)
+        elif asked is None:
+            asked = (4, 2) if _residents(self.head_dim, self.size) > 1 else (8, 2)
         return {"num_warps": asked[0], "num_stages": asked[1]}
-
-    @property
-    def _is_large(self) -> bool:
-        """Whether a state fills most of the registers of four warps."""
-        return _padded(self.head_dim) * _padded(self.size) > _SMALL_STATE
 
 
 _TRITON_DTYPES = {torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
@@ -661,6 +592,11 @@ def _flat(values: Tensor | None) -> Tensor | None:
 def _padded(size: int, least: int = 16) -> int:
     """The power of two that holds `size`; matrix units take no less than 16."""
     return max(least, 1 << (size - 1).bit_length())
+
+
+def _residents(head_dim: int, size: int) -> int:
+    """Walking programs that the registers of one multiprocessor hold."""
+    return 1 if _padded(head_dim) * _padded(size) > _SMALL_STATE else 2
 
 
 def _processors(device: torch.device) -> int:

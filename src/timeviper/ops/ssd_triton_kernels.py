@@ -4,16 +4,90 @@ Letters: Q tokens a chunk, P head_dim, N state_size; BP and BN are P and N padde
 `sums` holds, chunk by chunk, the running sum of dt A; padded places of a chunk have dt 0, so they
 neither enter a state nor let it decay. Token numbers are int64: tokens x channels passes 2^31.
 """
+# Kernels are Triton's language, of which the type checker knows only the outside.
+# pyright: reportGeneralTypeIssues=false, reportReturnType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportIndexIssue=false, reportOptionalMemberAccess=false
 
-from typing import no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import triton
 import triton.language as tl
+from torch import Tensor
+
+
+class View(NamedTuple):
+    """A tensor (token, head or group, channel) and its strides, wherever its values lie."""
+
+    base: Any
+    token: int
+    group: int
+    channel: int
+
+    @classmethod
+    def of(cls, values: Tensor) -> "View":
+        """The tensor with its own strides."""
+        return cls(values, *values.stride())
+
+
+class Steps(NamedTuple):
+    """What turns projected steps into step sizes, and where those and sums of dt A lie.
+
+    Args:
+        dt: projected steps (token, head).
+        token: stride of a token in `dt`.
+        head: stride of a head in `dt`.
+        A: decay rates.
+        bias: added first, or None.
+        lowest: lowest step size.
+        highest: highest step size.
+        steps: step sizes (head, chunk, Q), float32.
+        sums: running sums of dt A within each chunk, like `steps`.
+    """
+
+    dt: Any
+    token: int
+    head: int
+    A: Any
+    bias: Any
+    lowest: float
+    highest: float
+    steps: Any
+    sums: Any
+
+
+class Around(NamedTuple):
+    """What the gradients of a chunk are taken from, beside its tokens.
+
+    Args:
+        D: direct path, or None.
+        steps: step sizes.
+        sums: running sums of dt A.
+        before: states at the start of each chunk.
+        after: gradients of the states at its end.
+    """
+
+    D: Any
+    steps: Any
+    sums: Any
+    before: Any
+    after: Any
+
+
+class Found(NamedTuple):
+    """Gradients of a chunk's inputs; those of D a chunk each, of steps and decays as `steps`."""
+
+    x: Any
+    B: Any
+    C: Any
+    D: Any
+    steps: Any
+    decays: Any
 
 
 @no_type_check
 @triton.jit
-def _softplus(raw):
+def _softplus(raw: tl.tensor) -> tl.tensor:
     """log(1 + exp(raw)) by 2 atanh(u / (2 + u)): log of a number near 1 would lose the answer."""
     u = tl.exp(-tl.abs(raw))
     s = u / (2.0 + u)
@@ -26,37 +100,30 @@ def _softplus(raw):
 
 @no_type_check
 @triton.jit
-def _raw_steps(dt, bias, tokens, seen, dt_token, heads, dt_head, real, HAS_BIAS: tl.constexpr):
+def _raw_steps(
+    given: Steps, tokens: tl.tensor, heads: tl.tensor, seen: tl.tensor, real: tl.tensor
+) -> tl.tensor:
     """Projected steps plus bias in float32, (Q, BH)."""
-    mask = seen[:, None] & real[None, :]
-    places = tokens[:, None] * dt_token + heads[None, :] * dt_head
-    raw = tl.load(dt + places, mask=mask, other=0.0).to(tl.float32)
-    if HAS_BIAS:
-        raw += tl.load(bias + heads, mask=real, other=0.0).to(tl.float32)[None, :]
+    places = tokens[:, None] * given.token + heads[None, :] * given.head
+    raw = tl.load(given.dt + places, mask=seen[:, None] & real[None, :], other=0.0)
+    raw = raw.to(tl.float32)
+    if given.bias is not None:
+        raw += tl.load(given.bias + heads, mask=real, other=0.0).to(tl.float32)[None, :]
     return raw
 
 
 @no_type_check
 @triton.jit
 def steps_kernel(
-    dt,
-    A,
-    bias,
-    steps,
-    sums,
-    chunks,
-    num_chunks,
-    num_heads,
-    dt_token,
-    dt_head,
-    lowest,
-    highest,
+    given: Steps,
+    chunks: tl.tensor,
+    num_chunks: tl.tensor,
+    num_heads: tl.tensor,
     Q: tl.constexpr,
     BH: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     CLAMP: tl.constexpr,
-):
+) -> None:
     """Step sizes and the running sums of dt A, float32, laid out (head, chunk, Q)."""
     chunk = tl.program_id(0).to(tl.int64)
     heads = tl.program_id(1).to(tl.int64) * BH + tl.arange(0, BH)
@@ -64,83 +131,129 @@ def steps_kernel(
     real = heads < num_heads
     seen = i < tl.load(chunks + 2 * chunk + 1)
     tokens = tl.load(chunks + 2 * chunk) + i
-    value = _raw_steps(dt, bias, tokens, seen, dt_token, heads, dt_head, real, HAS_BIAS)
+    value = _raw_steps(given, tokens, heads, seen, real)
     if SOFTPLUS:
         value = _softplus(value)
     if CLAMP:
-        value = tl.where(value < lowest, lowest, tl.where(value > highest, highest, value))
+        value = tl.where(value < given.lowest, given.lowest, value)
+        value = tl.where(value > given.highest, given.highest, value)
     value = tl.where(seen[:, None] & real[None, :], value, 0.0)
-    rate = tl.load(A + heads, mask=real, other=0.0).to(tl.float32)
+    rate = tl.load(given.A + heads, mask=real, other=0.0).to(tl.float32)
     places = (heads * num_chunks + chunk)[None, :] * Q + i[:, None]
-    tl.store(steps + places, value, mask=real[None, :])
-    tl.store(sums + places, tl.cumsum(value * rate[None, :], axis=0), mask=real[None, :])
+    tl.store(given.steps + places, value, mask=real[None, :])
+    tl.store(given.sums + places, tl.cumsum(value * rate[None, :], axis=0), mask=real[None, :])
 
 
 @no_type_check
 @triton.jit
 def steps_backward_kernel(
-    dt,
-    A,
-    bias,
-    steps,
-    d_steps,
-    d_decays,
-    d_dt,
-    d_A,
-    d_bias,
-    chunks,
-    num_chunks,
-    num_heads,
-    dt_token,
-    dt_head,
-    lowest,
-    highest,
+    given: Steps,
+    found: Found,
+    d_dt: tl.tensor,
+    d_A: tl.tensor,
+    d_bias: tl.tensor | None,
+    chunks: tl.tensor,
+    num_chunks: tl.tensor,
+    num_heads: tl.tensor,
     Q: tl.constexpr,
     BH: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     CLAMP: tl.constexpr,
-):
-    """Gradients of steps and decays become that of dt and, a chunk each, those of A and the bias."""
+) -> None:
+    """Gradients of steps and decays become that of dt and, by chunks, of A and the bias."""
     chunk = tl.program_id(0).to(tl.int64)
     heads = tl.program_id(1).to(tl.int64) * BH + tl.arange(0, BH)
     i = tl.arange(0, Q)
     real = heads < num_heads
     seen = i < tl.load(chunks + 2 * chunk + 1)
     tokens = tl.load(chunks + 2 * chunk) + i
-    raw = _raw_steps(dt, bias, tokens, seen, dt_token, heads, dt_head, real, HAS_BIAS)
+    raw = _raw_steps(given, tokens, heads, seen, real)
     mask = seen[:, None] & real[None, :]
     places = (heads * num_chunks + chunk)[None, :] * Q + i[:, None]
-    step = tl.load(steps + places, mask=mask, other=0.0)
-    d_decay = tl.load(d_decays + places, mask=mask, other=0.0)
-    rate = tl.load(A + heads, mask=real, other=0.0).to(tl.float32)
-    grad = tl.load(d_steps + places, mask=mask, other=0.0) + d_decay * rate[None, :]
+    step = tl.load(given.steps + places, mask=mask, other=0.0)
+    d_decay = tl.load(found.decays + places, mask=mask, other=0.0)
+    rate = tl.load(given.A + heads, mask=real, other=0.0).to(tl.float32)
+    grad = tl.load(found.steps + places, mask=mask, other=0.0) + d_decay * rate[None, :]
     if CLAMP:
-        free = raw
-        if SOFTPLUS:
-            free = _softplus(raw)
-        grad = tl.where((free < lowest) | (free > highest), 0.0, grad)
+        free = _softplus(raw) if SOFTPLUS else raw
+        grad = tl.where((free < given.lowest) | (free > given.highest), 0.0, grad)
     if SOFTPLUS:
         grad = grad / (1.0 + tl.exp(-raw))
     own = chunk * num_heads + heads
     tl.store(d_A + own, tl.sum(step * d_decay, axis=0), mask=real)
-    if HAS_BIAS:
+    if d_bias is not None:
         tl.store(d_bias + own, tl.sum(grad, axis=0), mask=real)
-    out = d_dt + tokens[:, None] * num_heads + heads[None, :]
-    tl.store(out, grad.to(d_dt.dtype.element_ty), mask=mask)
+    to = d_dt + tokens[:, None] * num_heads + heads[None, :]
+    tl.store(to, grad.to(d_dt.dtype.element_ty), mask=mask)
 
 
 @no_type_check
 @triton.jit
-def _tile(base, tokens, seen, channels, width, token_stride, channel_stride):
-    """Values of some tokens and channels, zeros where there are none; (token, channel)."""
-    places = tokens[:, None] * token_stride + channels[None, :] * channel_stride
-    return tl.load(base + places, mask=seen[:, None] & (channels < width)[None, :], other=0.0)
+def _tile(
+    view: View,
+    group: tl.tensor,
+    tokens: tl.tensor,
+    seen: tl.tensor,
+    channels: tl.tensor,
+    WIDTH: tl.constexpr,
+) -> tl.tensor:
+    """Values of some tokens and channels of a head or group, zeros where there are none."""
+    places = tokens[:, None] * view.token + channels[None, :] * view.channel
+    mask = seen[:, None] & (channels < WIDTH)[None, :]
+    return tl.load(view.base + group * view.group + places, mask=mask, other=0.0)
 
 
 @no_type_check
 @triton.jit
-def _reach(sums, i):
+def _store_tile(
+    to: tl.tensor,
+    row: tl.tensor,
+    seen: tl.tensor,
+    channels: tl.tensor,
+    values: tl.tensor,
+    WIDTH: tl.constexpr,
+) -> None:
+    """Write tokens whose rows of WIDTH channels have these numbers."""
+    mask = seen[:, None] & (channels < WIDTH)[None, :]
+    places = row[:, None] * WIDTH + channels[None, :]
+    tl.store(to + places, values.to(to.dtype.element_ty), mask=mask)
+
+
+@no_type_check
+@triton.jit
+def _load_state(
+    values: tl.tensor,
+    number: tl.tensor,
+    p: tl.tensor,
+    n: tl.tensor,
+    P: tl.constexpr,
+    N: tl.constexpr,
+) -> tl.tensor:
+    """State number `number` of a list, padded with zeros; (BP, BN)."""
+    places = number * (P * N) + p[:, None] * N + n[None, :]
+    return tl.load(values + places, mask=(p < P)[:, None] & (n < N)[None, :], other=0.0)
+
+
+@no_type_check
+@triton.jit
+def _store_state(
+    to: tl.tensor,
+    number: tl.tensor,
+    p: tl.tensor,
+    n: tl.tensor,
+    state: tl.tensor,
+    P: tl.constexpr,
+    N: tl.constexpr,
+) -> None:
+    """Write state number `number` of a list."""
+    places = number * (P * N) + p[:, None] * N + n[None, :]
+    mask = (p < P)[:, None] & (n < N)[None, :]
+    tl.store(to + places, state.to(to.dtype.element_ty), mask=mask)
+
+
+@no_type_check
+@triton.jit
+def _reach(sums: tl.tensor, i: tl.tensor) -> tl.tensor:
     """exp(sum_i - sum_j) for sources j no later than i, zero elsewhere; (i, j)."""
     # Masked before exp: a future span would overflow it.
     spans = tl.where(i[:, None] >= i[None, :], sums[:, None] - sums[None, :], float("-inf"))
@@ -149,124 +262,119 @@ def _reach(sums, i):
 
 @no_type_check
 @triton.jit
+def _diagonal(D: tl.tensor | None, head: tl.tensor, i: tl.tensor) -> tl.tensor:
+    """The direct path as part of a product over tokens, (i, j): D x costs no pass of its own."""
+    direct = 0.0
+    if D is not None:
+        direct = tl.load(D + head).to(tl.float32)
+    return tl.where(i[:, None] == i[None, :], direct, 0.0)
+
+
+@no_type_check
+@triton.jit
+def _outputs(
+    state: tl.tensor,
+    x: tl.tensor,
+    b: tl.tensor,
+    c: tl.tensor,
+    weights: tl.tensor,
+    direct: tl.tensor,
+    sums: tl.tensor,
+    PRECISION: tl.constexpr,
+) -> tl.tensor:
+    """What a chunk reads from the state before it and from its own tokens; (Q, BP)."""
+    mixed = tl.dot(c, tl.trans(b), input_precision=PRECISION) * weights + direct
+    out = tl.dot(c, tl.trans(state), input_precision=PRECISION) * tl.exp(sums)[:, None]
+    return tl.dot(mixed.to(x.dtype), x, acc=out, input_precision=PRECISION)
+
+
+@no_type_check
+@triton.jit
 def walk_kernel(
-    x,
-    B,
-    C,
-    D,
-    y,
-    steps,
-    sums,
-    starts,
-    ends,
-    decays,
-    kept,
-    segments,
-    num_chunks,
-    num_heads,
-    x_token,
-    x_head,
-    x_channel,
-    b_token,
-    b_group,
-    b_channel,
-    c_token,
-    c_group,
-    c_channel,
+    x: View,
+    B: View,
+    C: View,
+    D: tl.tensor | None,
+    y: tl.tensor | None,
+    steps: tl.tensor,
+    sums: tl.tensor,
+    starts: tl.tensor | None,
+    ends: tl.tensor | None,
+    decays: tl.tensor | None,
+    kept: tl.tensor | None,
+    segments: tl.tensor,
+    num_chunks: tl.tensor,
+    num_heads: tl.tensor,
     RATIO: tl.constexpr,
     P: tl.constexpr,
     N: tl.constexpr,
     Q: tl.constexpr,
     BP: tl.constexpr,
     BN: tl.constexpr,
-    HAS_START: tl.constexpr,
-    HAS_D: tl.constexpr,
     REVERSE: tl.constexpr,
-    EMIT: tl.constexpr,
-    KEEP: tl.constexpr,
-    END: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+) -> None:
     """Carry one head's state through the chunks of a segment, in registers.
 
     Forward: h <- exp(sum) h + sum of exp(what is left) dt x B; REVERSE carries the gradient of
-    the state backwards, with the outputs' gradient as `x` and C as `B`. EMIT writes outputs, KEEP
-    the state met before each chunk, END the last state and the segment's summed decay.
+    the state backwards, with the outputs' gradient as `x` and C as `B`. What is not None is
+    written: outputs `y`, the state met before each chunk `kept`, the last state `ends` and the
+    segment's summed decay `decays`.
     """
     segment = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1).to(tl.int64)
     p = tl.program_id(2) * BP + tl.arange(0, BP)
     n = tl.arange(0, BN)
     i = tl.arange(0, Q)
-    first_chunk = tl.load(segments + 4 * segment)
-    many = tl.load(segments + 4 * segment + 1).to(tl.int32)
-    first_token = tl.load(segments + 4 * segment + 2)
-    end_token = tl.load(segments + 4 * segment + 3)
-    places = p[:, None] * N + n[None, :]
-    inside = (p < P)[:, None] & (n < N)[None, :]
-    own = (segment * num_heads + head) * (P * N)
+    row = segments + 4 * segment
+    first, many = tl.load(row), tl.load(row + 1).to(tl.int32)
+    token, end = tl.load(row + 2), tl.load(row + 3)
     state = tl.zeros((BP, BN), dtype=tl.float32)
-    if HAS_START:
-        state += tl.load(starts + own + places, mask=inside, other=0.0).to(tl.float32)
-    x += head * x_head
-    B += (head // RATIO) * b_group
-    C += (head // RATIO) * c_group
+    if starts is not None:
+        state += _load_state(starts, segment * num_heads + head, p, n, P, N).to(tl.float32)
     total = 0.0
     for turn in range(many):
-        chunk = first_chunk + (many - 1 - turn if REVERSE else turn)
-        tokens = first_token + (chunk - first_chunk) * Q + i
-        seen = tokens < end_token
+        chunk = first + (many - 1 - turn if REVERSE else turn)
+        tokens = token + (chunk - first) * Q + i
+        seen = tokens < end
         at = (head * num_chunks + chunk) * Q
-        sum_i = tl.load(sums + at + i)
+        step_i, sum_i = tl.load(steps + at + i), tl.load(sums + at + i)
         last = tl.load(sums + at + Q - 1)
-        x_i = _tile(x, tokens, seen, p, P, x_token, x_channel).to(OPERAND)
-        b_i = _tile(B, tokens, seen, n, N, b_token, b_channel).to(OPERAND)
-        if KEEP:
-            to = kept + (chunk * num_heads + head) * (P * N) + places
-            tl.store(to, state.to(kept.dtype.element_ty), mask=inside)
-        if REVERSE:
-            weight = tl.exp(sum_i)
-        else:
-            step_i = tl.load(steps + at + i)
-            weight = step_i * tl.exp(last - sum_i)
-        if EMIT:
-            c_i = _tile(C, tokens, seen, n, N, c_token, c_channel).to(OPERAND)
-            weights = tl.dot(c_i, tl.trans(b_i), input_precision=PRECISION)
-            weights *= _reach(sum_i, i) * step_i[None, :]
-            if HAS_D:
-                # D x is a diagonal of the same product.
-                direct = tl.load(D + head).to(tl.float32)
-                weights += tl.where(i[:, None] == i[None, :], direct, 0.0)
-            out = tl.dot(c_i, tl.trans(state.to(OPERAND)), input_precision=PRECISION)
-            out *= tl.exp(sum_i)[:, None]
-            out = tl.dot(weights.to(OPERAND), x_i, acc=out, input_precision=PRECISION)
-            to = y + (tokens[:, None] * num_heads + head) * P + p[None, :]
-            tl.store(to, out.to(y.dtype.element_ty), mask=seen[:, None] & (p < P)[None, :])
+        x_i = _tile(x, head, tokens, seen, p, P).to(OPERAND)
+        b_i = _tile(B, head // RATIO, tokens, seen, n, N).to(OPERAND)
+        if kept is not None:
+            _store_state(kept, chunk * num_heads + head, p, n, state, P, N)
+        if y is not None:
+            c_i = _tile(C, head // RATIO, tokens, seen, n, N).to(OPERAND)
+            weights = _reach(sum_i, i) * step_i[None, :]
+            direct = _diagonal(D, head, i)
+            out = _outputs(state.to(OPERAND), x_i, b_i, c_i, weights, direct, sum_i, PRECISION)
+            _store_tile(y, tokens * num_heads + head, seen, p, out, P)
+        weight = tl.exp(sum_i) if REVERSE else step_i * tl.exp(last - sum_i)
         entering = (b_i * weight[:, None]).to(OPERAND)
         state *= tl.exp(last)
         state = tl.dot(tl.trans(x_i), entering, acc=state, input_precision=PRECISION)
         total += last
-    if END:
-        tl.store(ends + own + places, state, mask=inside)
+    if ends is not None:
+        _store_state(ends, segment * num_heads + head, p, n, state, P, N)
         tl.store(decays + segment * num_heads + head, total)
 
 
 @no_type_check
 @triton.jit
 def join_kernel(
-    state,
-    ends,
-    decays,
-    starts,
-    finals,
-    sequences,
-    num_heads,
+    state: tl.tensor | None,
+    ends: tl.tensor,
+    decays: tl.tensor,
+    starts: tl.tensor,
+    finals: tl.tensor,
+    sequences: tl.tensor,
+    num_heads: tl.tensor,
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
-    HAS_STATE: tl.constexpr,
     REVERSE: tl.constexpr,
-):
+) -> None:
     """States before each segment of a sequence and after the last, from what each adds alone."""
     sequence = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1).to(tl.int64)
@@ -276,7 +384,7 @@ def join_kernel(
     many = tl.load(sequences + 2 * sequence + 1).to(tl.int32)
     own = (sequence * num_heads + head) * SIZE + places
     carried = tl.zeros((BLOCK,), dtype=tl.float32)
-    if HAS_STATE:
+    if state is not None:
         carried += tl.load(state + own, mask=inside, other=0.0).to(tl.float32)
     for turn in range(many):
         k = many - 1 - turn if REVERSE else turn
@@ -290,51 +398,28 @@ def join_kernel(
 @no_type_check
 @triton.jit
 def gradients_kernel(
-    x,
-    B,
-    C,
-    D,
-    d_y,
-    steps,
-    sums,
-    before,
-    after,
-    d_x,
-    d_B,
-    d_C,
-    d_D,
-    d_steps,
-    d_decays,
-    chunks,
-    num_chunks,
-    num_heads,
-    x_token,
-    x_head,
-    x_channel,
-    b_token,
-    b_group,
-    b_channel,
-    c_token,
-    c_group,
-    c_channel,
-    y_token,
-    y_head,
-    y_channel,
+    x: View,
+    B: View,
+    C: View,
+    d_y: View,
+    a: Around,
+    found: Found,
+    chunks: tl.tensor,
+    num_chunks: tl.tensor,
+    num_heads: tl.tensor,
     RATIO: tl.constexpr,
     P: tl.constexpr,
     N: tl.constexpr,
     Q: tl.constexpr,
     BP: tl.constexpr,
     BN: tl.constexpr,
-    HAS_D: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+) -> None:
     """All gradients of one chunk and one group from the states around the chunk.
 
     A program sums over the heads of its group itself, in their order: no partial sums in memory,
-    no atomics. `before` holds states at the start of each chunk, `after` the gradients of the
-    states at its end.
+    no atomics.
     """
     chunk = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1).to(tl.int64)
@@ -343,65 +428,66 @@ def gradients_kernel(
     n = tl.arange(0, BN)
     seen = i < tl.load(chunks + 2 * chunk + 1)
     tokens = tl.load(chunks + 2 * chunk) + i
-    b_i = _tile(B + group * b_group, tokens, seen, n, N, b_token, b_channel).to(OPERAND)
-    c_i = _tile(C + group * c_group, tokens, seen, n, N, c_token, c_channel).to(OPERAND)
+    b_i = _tile(B, group, tokens, seen, n, N).to(OPERAND)
+    c_i = _tile(C, group, tokens, seen, n, N).to(OPERAND)
     scores = tl.dot(c_i, tl.trans(b_i), input_precision=PRECISION)
     grad_b = tl.zeros((Q, BN), dtype=tl.float32)
     grad_c = tl.zeros((Q, BN), dtype=tl.float32)
-    places = p[:, None] * N + n[None, :]
-    inside = (p < P)[:, None] & (n < N)[None, :]
-    same = i[:, None] == i[None, :]
     for r in range(RATIO):
         head = group * RATIO + r
+        own = chunk * num_heads + head
         at = (head * num_chunks + chunk) * Q
-        own = (chunk * num_heads + head) * (P * N)
-        x_i = _tile(x + head * x_head, tokens, seen, p, P, x_token, x_channel).to(OPERAND)
-        g_i = _tile(d_y + head * y_head, tokens, seen, p, P, y_token, y_channel).to(OPERAND)
-        state = tl.load(before + own + places, mask=inside, other=0.0)
-        d_state = tl.load(after + own + places, mask=inside, other=0.0)
-        step = tl.load(steps + at + i)
-        sum_i = tl.load(sums + at + i)
-        last = tl.load(sums + at + Q - 1)
-        to_end = tl.exp(last - sum_i)
-        from_start = tl.exp(sum_i)
-
-        weights = tl.dot(g_i, tl.trans(x_i), input_precision=PRECISION)
-        direct = 0.0
-        if HAS_D:
-            direct = tl.load(D + head).to(tl.float32)
-            tl.store(d_D + chunk * num_heads + head, tl.sum(tl.where(same, weights, 0.0)))
+        x_i = _tile(x, head, tokens, seen, p, P).to(OPERAND)
+        g_i = _tile(d_y, head, tokens, seen, p, P).to(OPERAND)
+        state = _load_state(a.before, own, p, n, P, N)
+        d_state = _load_state(a.after, own, p, n, P, N)
+        step, sum_i = tl.load(a.steps + at + i), tl.load(a.sums + at + i)
+        to_end = tl.exp(tl.load(a.sums + at + Q - 1) - sum_i)
         reach = _reach(sum_i, i)
-        mixed = scores * reach * step[None, :] + tl.where(same, direct, 0.0)
-        weights *= reach
-        pairs = weights * scores
-        weights *= step[None, :]
+        pairs = tl.dot(g_i, tl.trans(x_i), input_precision=PRECISION)
 
         grad_x = tl.dot(b_i, tl.trans(d_state), input_precision=PRECISION)
         grad_x *= (step * to_end)[:, None]
-        grad_x = tl.dot(tl.trans(mixed.to(OPERAND)), g_i, acc=grad_x, input_precision=PRECISION)
-        to = d_x + (tokens[:, None] * num_heads + head) * P + p[None, :]
-        tl.store(to, grad_x.to(d_x.dtype.element_ty), mask=seen[:, None] & (p < P)[None, :])
+        mixed = (scores * reach * step[None, :] + _diagonal(a.D, head, i)).to(OPERAND)
+        grad_x = tl.dot(tl.trans(mixed), g_i, acc=grad_x, input_precision=PRECISION)
+        if a.D is not None:
+            tl.store(found.D + own, _trace(pairs, i))
+        _store_tile(found.x, tokens * num_heads + head, seen, p, grad_x, P)
 
-        reads = tl.dot(g_i, state, input_precision=PRECISION) * from_start[:, None]
+        pairs *= reach
+        reads = tl.dot(g_i, state, input_precision=PRECISION) * tl.exp(sum_i)[:, None]
         enters = tl.dot(x_i, d_state, input_precision=PRECISION) * to_end[:, None]
-        left = tl.sum(reads * c_i, axis=1)
-        entered = tl.sum(enters * b_i, axis=1)
-        low = weights.to(OPERAND)
+        across = tl.sum(state.to(tl.float32) * d_state.to(tl.float32))
+        across *= tl.exp(tl.load(a.sums + at + Q - 1))
+        left, entered = tl.sum(reads * c_i, axis=1), tl.sum(enters * b_i, axis=1)
+        _store_decays(found, at + i, pairs * scores, step, left, entered, across)
+        low = (pairs * step[None, :]).to(OPERAND)
         grad_c = tl.dot(low, b_i, acc=grad_c + reads, input_precision=PRECISION)
         grad_b += enters * step[:, None]
         grad_b = tl.dot(tl.trans(low), c_i, acc=grad_b, input_precision=PRECISION)
-
-        across = tl.exp(last) * tl.sum(state.to(tl.float32) * d_state.to(tl.float32))
-        _store_decays(d_steps, d_decays, at + i, pairs, step, left, entered, across)
-    to = (tokens[:, None] * (num_heads // RATIO) + group) * N + n[None, :]
-    mask = seen[:, None] & (n < N)[None, :]
-    tl.store(d_B + to, grad_b.to(d_B.dtype.element_ty), mask=mask)
-    tl.store(d_C + to, grad_c.to(d_C.dtype.element_ty), mask=mask)
+    row = tokens * (num_heads // RATIO) + group
+    _store_tile(found.B, row, seen, n, grad_b, N)
+    _store_tile(found.C, row, seen, n, grad_c, N)
 
 
 @no_type_check
 @triton.jit
-def _store_decays(d_steps, d_decays, places, pairs, step, left, entered, across):
+def _trace(values: tl.tensor, i: tl.tensor) -> tl.tensor:
+    """Sum of the diagonal."""
+    return tl.sum(tl.where(i[:, None] == i[None, :], values, 0.0))
+
+
+@no_type_check
+@triton.jit
+def _store_decays(
+    found: Found,
+    places: tl.tensor,
+    pairs: tl.tensor,
+    step: tl.tensor,
+    left: tl.tensor,
+    entered: tl.tensor,
+    across: tl.tensor,
+) -> None:
     """Gradients of steps (their direct part) and of decays dt A, a token each.
 
     A decay at k scales every path from a source before k to a reader at k or later: pairs within
@@ -412,5 +498,5 @@ def _store_decays(d_steps, d_decays, places, pairs, step, left, entered, across)
     stays = step * entered
     crossing = tl.cumsum(to_readers - step * from_sources + left, axis=0, reverse=True)
     before = tl.cumsum(stays, axis=0) - stays
-    tl.store(d_steps + places, from_sources + entered)
-    tl.store(d_decays + places, crossing + before + across)
+    tl.store(found.steps + places, from_sources + entered)
+    tl.store(found.decays + places, crossing + before + across)
