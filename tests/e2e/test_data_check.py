@@ -50,6 +50,19 @@ def test_long_videos_are_cut_on_request(media: Path, toy_folder: Path):
     assert cut.json["tokens"]["most"] <= 60
 
 
+def test_durations_are_kept_for_the_run_and_the_next_check(
+    media: Path, tmp_path: Path, toy_folder: Path
+):
+    path = write_lines(media / "kept.jsonl", varied(5))
+    known = tmp_path / "known.json"
+    words = ("data", "check", path, "--model", toy_folder, "--durations", known, "--json")
+    first = called(*words).json
+    assert "a.mp4" in known.read_text()
+    assert called(*words).json == first
+    known.write_text("[]")
+    assert_refused(called(*words), says="known.json")
+
+
 def test_files_that_are_no_data_are_refused(tmp_path: Path):
     assert_refused(called("data", "check", tmp_path / "none.jsonl"), says="No such file")
     (tmp_path / "a.csv").write_text("a,b\n")

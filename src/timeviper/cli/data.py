@@ -47,6 +47,10 @@ def check(  # noqa: PLR0913
     cut: Annotated[
         bool, typer.Option("--cut", help="Look at fewer frames where a video is too long.")
     ] = False,
+    durations: Annotated[
+        Path | None,
+        typer.Option(help="Read and write here how long media are; training opens none of them."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that open media.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -62,10 +66,12 @@ def check(  # noqa: PLR0913
     dataset = FileDataset(files, media_root=media_root)
     from timeviper.processing.processor import Processor
     from timeviper.training.data.check import check as look
+    from timeviper.training.data.durations import Durations
     from timeviper.training.data.reading import ReadingConfig, SampleReader, TooLong
     from timeviper.weights.loader import resolve
     from timeviper.weights.native import read_config
 
+    known = Durations.load(durations) if durations and durations.exists() else Durations()
     folder = resolve(model)
     context = read_config(folder).decoder.max_position_embeddings
     config = ReadingConfig(
@@ -75,8 +81,10 @@ def check(  # noqa: PLR0913
         too_long=TooLong.CUT if cut else TooLong.REPORT,
     )
     with _bar(f"checking {dataset.name}") as tell:
-        reader = SampleReader(Processor.load(folder), config)
+        reader = SampleReader(Processor.load(folder), config, known)
         report = look(dataset, reader, workers=workers, tell=tell)
+        if durations is not None:
+            known.save(durations)
     record = report.to_dict() | {"model": model, "files": [str(file) for file in files]}
     if as_json:
         print_json(record)

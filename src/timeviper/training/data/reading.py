@@ -27,6 +27,7 @@ from timeviper.inference.request import AskOptions
 from timeviper.processing.conversation import Lesson, Shown
 from timeviper.processing.messages import ImagePart, VideoPart
 from timeviper.processing.processor import Processor
+from timeviper.training.data.durations import Durations
 from timeviper.training.data.samples import Reason, Sample, SampleError
 from timeviper.video.base import VideoSource
 from timeviper.video.clips import iterate_clips
@@ -104,13 +105,16 @@ class SampleReader:
     Args:
         processor: of the model that learns.
         config: how samples are looked at.
+        durations: of media that were opened before, in this process or another.
     """
 
-    def __init__(self, processor: Processor, config: ReadingConfig) -> None:
+    def __init__(
+        self, processor: Processor, config: ReadingConfig, durations: Durations | None = None
+    ) -> None:
         self.processor = processor
         self.config = config
         self._look = AskOptions(fps=config.fps, max_frames=config.max_frames)
-        self._seconds: dict[str, float] = {}
+        self.durations = Durations() if durations is None else durations
 
     def measure(self, sample: Sample) -> Lesson:
         """The tokens of a sample; its frames are not decoded.
@@ -207,10 +211,12 @@ class SampleReader:
 
     def _remember(self, sample: Sample, part: VideoPart | ImagePart) -> float:
         identity = _identity(sample, part)
-        if identity not in self._seconds:
+        seconds = self.durations.get(identity)
+        if seconds is None:
             with self._opened(sample, part) as source:
-                self._seconds[identity] = source.info.duration_seconds
-        return self._seconds[identity]
+                seconds = source.info.duration_seconds
+            self.durations.put(identity, seconds)
+        return seconds
 
     def _check_there(self, sample: Sample, part: VideoPart | ImagePart) -> None:
         missing = [path for path in _paths(sample, part) if not Path(path).exists()]
