@@ -310,7 +310,7 @@ def main() -> None:
     run = Run(
         args=args,
         group=group,
-        atlas=atlas_tensor(48, group.device),
+        atlas=atlas_tensor(64, group.device),
         footage=load_frames(args.footage, group.device) if args.footage else None,
         stop_at=stop_at,
     )

@@ -13,7 +13,8 @@ import torch
 from timeviper.core.errors import ConfigError
 from timeviper.ops import (
     activation_torch,
-    attention,
+    attention_flash,
+    attention_torch,
     conv1d_torch,
     merge,
     norm_torch,
@@ -95,7 +96,15 @@ _TABLE = MappingProxyType(
             "shifted sums in plain torch",
             kernels="timeviper.ops.conv1d_triton:causal_conv1d",
         ),
-        "attention": _only("sdpa", attention.attention, "torch's scaled_dot_product_attention"),
+        "attention": (
+            Implementation(
+                name="flash",
+                run=attention_flash.attention,
+                probe=attention_flash.probe_flash,
+                priority=10,
+            ),
+            *_only("sdpa", attention_torch.attention, "torch's scaled_dot_product_attention"),
+        ),
         "rotary": _only("torch", rotary.rotary, "plain torch"),
         "rms_norm": _torch_or_triton(
             norm_torch.rms_norm,

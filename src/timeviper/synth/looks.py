@@ -141,7 +141,7 @@ def _captions(
     wide = np.where(number, rng.uniform(0.13, 0.2, shape), rng.uniform(0.27, 0.35, shape))
     figure = np.stack([x, high + rng.uniform(0.02, 0.06, shape), high * _NARROW, high], axis=-1)
     low = rng.uniform(0.12, 0.16, shape)
-    label = np.stack([x, 0.98 - low, wide, low], axis=-1)
+    label = np.stack([x, 0.95 - low, wide, low], axis=-1)
     place[..., 0, :] = np.where(text[..., None], figure, place[..., 0, :])
     place[..., 1, :] = np.where(text[..., None], label, place[..., 1, :])
 

@@ -8,7 +8,7 @@ import torch
 from tests.tolerances import TOL, close
 from tests.unit.ops.draws import cached_keys, gradients, slow_attention, unchecked
 from timeviper.core.errors import LayoutError
-from timeviper.ops import attention as room
+from timeviper.ops import attention_torch as room
 from timeviper.ops.attention import attention, attention_weights
 
 raw_attention = unchecked(attention)
