@@ -79,6 +79,7 @@ def test_no_object_is_called_as_a_shape() -> None:
     [
         ("cat", "the cat", "a cat"),
         ("owl", "the owl", "an owl"),
+        ("grapes", "the grapes", "some grapes"),
         ("orange ring", "the orange ring", "an orange ring"),
         ("striped orange ring", "the striped orange ring", "a striped orange ring"),
         ("word ember", "the word ember", "the word ember"),
