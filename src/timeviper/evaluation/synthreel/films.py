@@ -197,7 +197,7 @@ def _end_with_parent() -> None:
 
 @lru_cache(maxsize=1)
 def _footage(clips: tuple[Path, ...], size: tuple[int, int]) -> Footage:
-    return load_footage(clips, size)
+    return load_footage(clips, height=size[0], width=size[1])
 
 
 @lru_cache(maxsize=256)
