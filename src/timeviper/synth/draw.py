@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
+from timeviper.core.errors import RequestError
+from timeviper.synth.canvas import bar, barred, dark, framed, grain, grey, mixed, stamp, zoomed
 from timeviper.synth.catalogue import things
 from timeviper.synth.footage import Footage
 from timeviper.synth.objects import load_atlas, load_signs
 from timeviper.synth.world import SLOTS, Change, Worlds
 
-# Width over height that a world is imagined in, whatever the size it is drawn at.
-ASPECT = 16 / 9
 # Backgrounds are smooth: drawn at a fraction of the size and enlarged.
 _COARSE = 4
-# What a change does: light that stays in the dark, width of a frame, height of each bar.
-_DIM, _FRAME, _BAR = 0.35, 0.06, 0.08
-_FRAME_COLOUR = (1.0, 0.1, 0.8)
-_CODES = {change: code for code, change in enumerate(Change)}
+_CHANGES = {Change.GREY: grey, Change.DARK: dark, Change.FRAME: framed, Change.BARS: barred}
+_ARRAYS = (
+    "thing", "start", "end", "place", "move", "look", "cover", "scene_start", "colours", "blobs",
+    "texture", "footage", "change", "grain",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Truth:
-    """What frames show.
+    """What frames show, for a tower that learns to tell it.
 
     Args:
-        thing: id of the thing on screen; `len(things())` where nothing is.
-        partner: id of its partner; `len(things())` where it has none.
-        geometry: of the thing, centre x and y, half height as shares of the frame, sine and
-            cosine of its tilt; shape (frame, 5), zeros where nothing is.
-        change: code of the change in force, in the order of `Change`.
+        thing: id of the thing on screen, `len(things())` for nothing.
+        partner: id of its partner on a card, `len(things())` for none.
+        geometry: of the thing at that moment: centre x, y, half height in shares of the frame,
+            sine and cosine of its tilt; zeros where there is nothing.
+        change: place in `Change` of what has happened to the whole picture by then.
+        has_arrow: whether an arrow links thing and partner.
     """
 
     thing: Int[Tensor, " frame"]
     partner: Int[Tensor, " frame"]
     geometry: Float[Tensor, "frame 5"]
     change: Int[Tensor, " frame"]
+    has_arrow: Bool[Tensor, " frame"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -49,16 +53,14 @@ class Painter:
     """Worlds and drawings on a device.
 
     Args:
-        worlds: arrays of `Worlds` by name, on the device.
-        atlas: premultiplied drawings, shape (drawing, 4, cell, cell), 0 to 1.
-        footage: real clips for the worlds that are shown before one.
-        grain: whether the worlds' film noise is drawn.
+        worlds: arrays of `Worlds` by name, and `key` for their grain, on the device.
+        atlas: premultiplied drawings of all things and the arrow, 0 to 1.
+        footage: clips for worlds that are shown before one, on the device.
     """
 
     worlds: dict[str, Tensor]
     atlas: Float[Tensor, "drawing 4 cell cell"]
     footage: Footage | None = None
-    grain: bool = True
 
     @classmethod
     def of(
@@ -66,18 +68,25 @@ class Painter:
         worlds: Worlds,
         atlas: Float[Tensor, "drawing 4 cell cell"],
         footage: Footage | None = None,
-        *,
-        grain: bool = True,
     ) -> Self:
         """Bring worlds to the device of the drawings.
 
         Raises:
-            RequestError: a world before a clip that `footage` does not hold.
+            RequestError: a world before a clip that the footage lacks.
         """
-        Footage.check(footage, worlds.footage[:, 0])
-        names = [f.name for f in fields(worlds) if f.name != "num_frames"]
-        moved = {n: torch.from_numpy(getattr(worlds, n)).to(atlas.device) for n in names}
-        return cls(worlds=moved, atlas=atlas, footage=footage, grain=grain)
+        wanted = 1 + int(worlds.footage[:, 0].max(initial=-1))
+        held = 0 if footage is None else len(footage)
+        if wanted > held:
+            raise RequestError(
+                want=f"footage of at least {wanted} clips, which these worlds are shown before",
+                got=f"{held} clips",
+                do="load more clips, or sample worlds with drawn backgrounds",
+            )
+        moved = {n: torch.from_numpy(getattr(worlds, n)).to(atlas.device) for n in _ARRAYS}
+        moved["key"] = torch.from_numpy(_keys(worlds)).to(atlas.device)
+        return cls(
+            worlds=moved, atlas=atlas, footage=None if footage is None else footage.to(atlas.device)
+        )
 
     def draw(
         self,
@@ -95,21 +104,20 @@ class Painter:
             height: pixels.
             width: pixels; the world is 16:9 and squeezed into whatever is asked.
         """
-        frames = self._background(number, seconds, height, width)
-        frames = self._filmed(frames, number, seconds)
+        frames = self._filmed(number, seconds, self._backdrop(number, seconds, height, width))
         event, shown = self.showing(number, seconds)
         for slot in range(SLOTS):
-            drawn = shown & (self.worlds["thing"][number, event, slot] >= 0)
-            places = drawn.nonzero()[:, 0]
-            if len(places):
-                chosen = (number[places], event[places], seconds[places])
-                layer = self._layer(*chosen, slot=slot, height=height, width=width)
-                below = frames.index_select(0, places)
-                frames.index_copy_(0, places, layer[:, :3] + below * (1 - layer[:, 3:]))
-        self._cover(frames, number, event, seconds, shown)
-        self._change(frames, number, seconds)
-        if self.grain:
-            self._grain(frames, number, seconds)
+            frames = self._stamped(frames, slot, number, event, seconds)
+        places = (shown & (self.worlds["cover"][number, event, 2] > 0)).nonzero()[:, 0]
+        if len(places):
+            below = frames.index_select(0, places)
+            hidden = self._hidden(below, number[places], event[places], seconds[places])
+            frames = frames.index_copy(0, places, hidden)
+        frames = self._changed(frames, number, seconds)
+        strength = self.worlds["grain"][number]
+        if bool((strength > 0).any()):
+            moment = mixed(seconds.float().view(torch.int32).long())
+            frames = grain(frames, strength, mixed(self.worlds["key"][number] ^ moment))
         return frames.clamp_(0, 1)
 
     def showing(
@@ -117,124 +125,101 @@ class Painter:
     ) -> tuple[Int[Tensor, " frame"], Bool[Tensor, " frame"]]:
         """Event of each frame, and whether there is one."""
         start, end = self.worlds["start"][number], self.worlds["end"][number]
-        exists = self.worlds["thing"][number, :, 0] >= 0
+        exists = self.worlds["thing"][number][..., 0] >= 0
         on = exists & (start <= seconds[:, None]) & (seconds[:, None] < end)
         return on.int().argmax(1), on.any(1)
 
     def truth(self, number: Int[Tensor, " frame"], seconds: Float[Tensor, " frame"]) -> Truth:
-        """What frames show, for a tower to learn."""
+        """What each frame shows.
+
+        Args:
+            number: world of each frame.
+            seconds: moment of each frame.
+        """
         event, shown = self.showing(number, seconds)
-        nothing = len(things())
-        ids = self.worlds["thing"][number, event]
-        thing = torch.where(shown, ids[:, 0], nothing)
-        partner = torch.where(shown & (ids[:, 1] >= 0), ids[:, 1], nothing)
-        x, y, _, half, tilt = self._placed(number, event, seconds, 0)
-        geometry = torch.stack([x, y, half, tilt.sin(), tilt.cos()], dim=-1) * shown[:, None]
-        kind, second = self.worlds["change"][number].unbind(-1)
-        change = torch.where(seconds >= second, kind, 0).long()
-        return Truth(thing=thing, partner=partner, geometry=geometry, change=change)
+        thing, partner, arrow = self.worlds["thing"][number, event].unbind(-1)
+        nothing = torch.full_like(thing, len(things()))
+        place, look = self._where(number, event, seconds)
+        tilt = look[:, 0]
+        geometry = torch.stack([*place[:, [0, 1, 3]].unbind(-1), tilt.sin(), tilt.cos()], dim=-1)
+        return Truth(
+            thing=torch.where(shown, thing, nothing),
+            partner=torch.where(shown & (partner >= 0), partner, nothing),
+            geometry=geometry * shown[:, None],
+            change=self._change(number, seconds),
+            has_arrow=shown & (arrow >= 0),
+        )
 
-    def _placed(
-        self, number: Tensor, event: Tensor, seconds: Tensor, slot: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Centre, half width, half height and tilt of a drawing at a moment."""
-        x, y, wide, high = self.worlds["place"][number, event, slot].unbind(-1)
-        if slot:
-            return x, y, wide, high, torch.zeros_like(x)
-        start, end = self.worlds["start"][number, event], self.worlds["end"][number, event]
-        share = (seconds - start) / (end - start).clamp(min=1)
-        dx, dy, growth, turn = self.worlds["move"][number, event].unbind(-1)
-        size = growth**share
-        tilt = self.worlds["look"][number, event, 0] + turn * share
-        return x + dx * share, y + dy * share, wide * size, high * size, tilt
-
-    def _layer(
-        self,
-        number: Tensor,
-        event: Tensor,
-        seconds: Tensor,
-        *,
-        slot: int,
-        height: int,
-        width: int,
+    def _stamped(
+        self, frames: Tensor, slot: int, number: Tensor, event: Tensor, seconds: Tensor
     ) -> Tensor:
-        """One drawing of each frame, premultiplied, shape (frame, 4, height, width)."""
-        parts = self._placed(number, event, seconds, slot)
-        x, y, wide, high, tilt = (part[:, None, None] for part in parts)
-        u, v = _grid(height, width, seconds.device)
-        # Turned where lengths are the same both ways, then measured in halves of the drawing.
-        across, down = (u * 0.5 + 0.5 - x) * ASPECT, v * 0.5 + 0.5 - y
-        cos, sin = tilt.cos(), tilt.sin()
-        turned = (across * cos + down * sin) / (wide * ASPECT)
+        """Frames with the drawing of one slot, where an event is on and has one."""
+        drawing = self.worlds["thing"][number, event, slot]
+        on = self.worlds["start"][number, event] <= seconds
+        on &= seconds < self.worlds["end"][number, event]
+        places = (on & (drawing >= 0)).nonzero()[:, 0]
+        if len(places) == 0:
+            return frames
+        number, event, seconds = number[places], event[places], seconds[places]
         if slot == 0:
-            turned = turned * self.worlds["look"][number, event, 1][:, None, None]
-        grid = torch.stack([turned, (down * cos - across * sin) / high], dim=-1)
-        drawings = self.atlas.index_select(0, self.worlds["thing"][number, event, slot])
-        return F.grid_sample(drawings, grid, align_corners=False)
+            place, look = self._where(number, event, seconds)
+        else:
+            place = self.worlds["place"][number, event, slot]
+            look = place.new_tensor([0.0, 1.0]).expand(len(places), 2)
+        drawings = self.atlas.index_select(0, drawing[places])
+        made = stamp(frames.index_select(0, places), drawings, place, look)
+        return made if len(made) == len(frames) else frames.index_copy(0, places, made)
 
-    def _cover(
-        self, frames: Tensor, number: Tensor, event: Tensor, seconds: Tensor, shown: Tensor
-    ) -> None:
-        """Bars that pass before what is shown."""
+    def _where(self, number: Tensor, event: Tensor, seconds: Tensor) -> tuple[Tensor, Tensor]:
+        """Place and look of the thing at a moment of its appearance."""
+        share = self._share(number, event, seconds)
+        dx, dy, growth, turn = self.worlds["move"][number, event].unbind(-1)
+        x, y, half_width, half_height = self.worlds["place"][number, event, 0].unbind(-1)
+        tilt, side = self.worlds["look"][number, event].unbind(-1)
+        size = growth**share
+        place = [x + dx * share, y + dy * share, half_width * size, half_height * size]
+        return torch.stack(place, dim=-1), torch.stack([tilt + turn * share, side], dim=-1)
+
+    def _share(self, number: Tensor, event: Tensor, seconds: Tensor) -> Tensor:
+        """How much of the appearance has passed, 0 to 1."""
+        start, end = self.worlds["start"][number, event], self.worlds["end"][number, event]
+        return (seconds - start) / (end - start).clamp(min=1)
+
+    def _hidden(self, frames: Tensor, number: Tensor, event: Tensor, seconds: Tensor) -> Tensor:
         cover = self.worlds["cover"][number, event]
-        places = (shown & (cover[:, 2] > 0)).nonzero()[:, 0]
-        if not len(places):
-            return
-        first, last, half = (part[:, None, None] for part in cover[places, :3].unbind(-1))
-        chosen = (number[places], event[places])
-        start, end = self.worlds["start"][chosen], self.worlds["end"][chosen]
-        share = ((seconds[places] - start) / (end - start))[:, None, None]
-        u, _ = _grid(frames.shape[2], frames.shape[3], frames.device)
-        hidden = ((u * 0.5 + 0.5 - first - (last - first) * share).abs() < half)[:, None]
-        colour = cover[places, 3:, None, None]
-        frames.index_copy_(0, places, torch.where(hidden, colour, frames[places]))
+        centre = torch.lerp(cover[:, 0], cover[:, 1], self._share(number, event, seconds))
+        return bar(frames, centre, cover[:, 2], cover[:, 3:])
 
-    def _change(self, frames: Tensor, number: Tensor, seconds: Tensor) -> None:
-        """What has happened to the whole picture."""
+    def _change(self, number: Tensor, seconds: Tensor) -> Tensor:
+        """Place in `Change` of what is in force."""
         kind, second = self.worlds["change"][number].unbind(-1)
-        places = ((kind > 0) & (seconds >= second)).nonzero()[:, 0]
-        if not len(places):
-            return
-        code = kind[places].long()[:, None, None, None]
-        picture = frames[places]
-        luma = picture.new_tensor([0.299, 0.587, 0.114])[:, None, None]
-        grey = (picture * luma).sum(1, keepdim=True).expand_as(picture)
-        picture = torch.where(code == _CODES[Change.GREY], grey, picture)
-        picture = torch.where(code == _CODES[Change.DARK], picture * _DIM, picture)
-        u, v = (axis[:, None] for axis in _grid(*frames.shape[2:], frames.device))
-        edge = (u.abs() > 1 - 2 * _FRAME / ASPECT) | (v.abs() > 1 - 2 * _FRAME)
-        colour = picture.new_tensor(_FRAME_COLOUR)[:, None, None]
-        picture = torch.where((code == _CODES[Change.FRAME]) & edge, colour, picture)
-        bar = (code == _CODES[Change.BARS]) & (v.abs() > 1 - 2 * _BAR)
-        frames.index_copy_(0, places, picture.masked_fill(bar, 0.0))
+        return torch.where(second <= seconds, kind, 0).long()
 
-    def _grain(self, frames: Tensor, number: Tensor, seconds: Tensor) -> None:
-        """Film noise, a hash of place and moment: the same frame is the same pixels."""
-        amplitude = self.worlds["grain"][number]
-        places = (amplitude > 0).nonzero()[:, 0]
-        if not len(places):
-            return
-        height, width = frames.shape[2:]
-        rows = torch.arange(height, device=frames.device, dtype=torch.float32)[:, None] * 78.233
-        columns = torch.arange(width, device=frames.device, dtype=torch.float32) * 12.9898
-        moment = (seconds[places] * 37.719).remainder(2 * math.pi)[:, None, None, None]
-        band = torch.arange(3, device=frames.device)[:, None, None] * 4.1414
-        wave = ((rows + columns).remainder(2 * math.pi) + moment + band).sin() * 43758.5453
-        noise = (wave - wave.floor() - 0.5) * 2 * amplitude[places, None, None, None]
-        frames.index_add_(0, places, noise)
+    def _changed(self, frames: Tensor, number: Tensor, seconds: Tensor) -> Tensor:
+        kind = self._change(number, seconds)
+        for place, change in enumerate(Change):
+            places = (kind == place).nonzero()[:, 0] if change in _CHANGES else ()
+            if len(places):
+                made = _CHANGES[change](frames.index_select(0, places))
+                frames = frames.index_copy(0, places, made)
+        return frames
 
-    def _filmed(self, frames: Tensor, number: Tensor, seconds: Tensor) -> Tensor:
-        """Real clips instead of drawn backgrounds, where a world has one."""
-        chosen = self.worlds["footage"][number]
+    def _filmed(self, number: Tensor, seconds: Tensor, frames: Tensor) -> Tensor:
+        """Footage in place of the drawn background, where a world has it."""
         if self.footage is None:
             return frames
-        places = (chosen[:, 0] >= 0).nonzero()[:, 0]
-        if not len(places):
+        clip, first, rate, side, zoom = self.worlds["footage"][number].unbind(-1)
+        places = (clip >= 0).nonzero()[:, 0]
+        if len(places) == 0:
             return frames
-        film = self.footage.at(chosen[places], seconds[places], size=frames.shape[2:])
-        return frames.index_copy_(0, places, film)
+        passed = (rate * seconds)[places]
+        pictures = self.footage.at(clip[places].long(), first[places], passed).float() / 255
+        height, width = frames.shape[-2:]
+        return frames.index_copy(
+            0, places, zoomed(pictures, zoom[places], side[places], (height, width))
+        )
 
-    def _background(self, number: Tensor, seconds: Tensor, height: int, width: int) -> Tensor:
+    def _backdrop(self, number: Tensor, seconds: Tensor, height: int, width: int) -> Tensor:
         scene = (self.worlds["scene_start"][number] <= seconds[:, None]).sum(1) - 1
         colours = self.worlds["colours"][number, scene]
         angle, strength, frequency, lean, pan_x, pan_y = self.worlds["texture"][
@@ -261,37 +246,19 @@ class Painter:
 
 
 def atlas_tensor(
-    size: int, device: torch.device | str = "cpu"
+    size: int = 96, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "drawing 4 size size"]:
-    """All drawings in the order of the catalogue, last the arrow; 0 to 1, premultiplied."""
-    both = [torch.from_numpy(cells) for cells in (load_atlas(size), load_signs(size))]
-    return torch.cat(both).to(device).permute(0, 3, 1, 2).float().div_(255)
+    """All drawings in the order of their ids, the arrow last: 0 to 1, premultiplied."""
+    cells = torch.from_numpy(np.concatenate([load_atlas(size), load_signs(size)])).to(device)
+    return cells.permute(0, 3, 1, 2).float().div_(255).contiguous()
 
 
-def degrade(
-    frames: Float[Tensor, "frame 3 height width"], generator: torch.Generator
-) -> Float[Tensor, "frame 3 height width"]:
-    """What cameras, codecs and resizing do, for training: blur, blocks, noise, light.
-
-    Args:
-        frames: 0 to 1.
-        generator: source of chance, on the frames' device.
-    """
-    n, _, height, width = frames.shape
-
-    def rand(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, device=frames.device)
-
-    blurred = F.interpolate(
-        F.avg_pool2d(frames, 2), size=(height, width), mode="bilinear", align_corners=False
-    )
-    frames = torch.lerp(frames, blurred, rand(n, 1, 1, 1) * 0.8)
-    blocks = F.interpolate(rand(n, 3, height // 4, width // 3) - 0.5, size=(height, width))
-    frames = frames + blocks * (rand(n, 1, 1, 1) * 0.06)
-    noise = torch.randn(frames.shape, generator=generator, device=frames.device)
-    frames = frames + noise * (rand(n, 1, 1, 1) * 0.04)
-    light, contrast = rand(n, 1, 1, 1) * 0.16 - 0.08, 0.85 + 0.3 * rand(n, 1, 1, 1)
-    return ((frames - 0.5) * contrast + 0.5 + light).clamp_(0, 1)
+def _keys(worlds: Worlds) -> NDArray[np.int64]:
+    """A number for each world that depends on nothing but its own first scene and times."""
+    looks = np.ascontiguousarray(worlds.colours[:, 0].reshape(len(worlds), -1))
+    words = np.concatenate([looks.view(np.uint32), worlds.start.astype(np.uint32)], axis=1)
+    odd = 2 * np.arange(words.shape[1], dtype=np.uint64) + 0x9E3779B1
+    return ((words * odd).sum(axis=1) & 0xFFFFFFFF).astype(np.int64)
 
 
 def _grid(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:

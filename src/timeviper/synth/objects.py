@@ -12,12 +12,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _DATA = resources.files("timeviper.synth") / "data"
+# Names of several things, or of stuff that cannot be counted.
+_SEVERAL = """
+    ballet shoes, beads, beans, beer, blueberries, books, bowling, bread, briefs, broccoli,
+    bubble tea, butter, canned food, cereal, cheese, cherries, chocolate, coffee, coral, corn,
+    curry, custard, dna, falafel, field hockey, fire, fireworks, flatbread, fondue, french
+    fries, fried shrimp, goggles, grapes, honey, ice cream, jeans, lettuce, lightning, lips,
+    masks, meat, moon grass, noodles, oden, paella, pancakes, paw prints, popcorn, sake, salad,
+    scissors, shaved ice, shorts, skis, socks, soda, spaghetti, sunglasses, sushi, swords,
+    thread, toilet paper, whiskey, wine, yarn
+"""
+_MANY = frozenset(" ".join(_SEVERAL.split()).split(", "))
+_SOUNDS_OPEN = ("umbrella", "hourglass")
 
 
 @cache
 def load_names() -> tuple[str, ...]:
     """Names of all objects, lower case, in the order of their ids."""
-    return tuple(entry["name"] for entry in _listing()["objects"])
+    return tuple(entry["name"] for entry in _listing("objects")["objects"])
 
 
 @cache
@@ -27,46 +39,34 @@ def load_atlas(size: int = 96) -> NDArray[np.uint8]:
     Args:
         size: pixels of a side; smaller ones are area averages of the stored cells.
     """
-    listing = _listing()
-    return _cells("objects.webp", listing, len(listing["objects"]), size)
+    return _cells("objects", size)
 
 
 @cache
 def load_signs(size: int = 96) -> NDArray[np.uint8]:
-    """Drawings of all other things in the order of the catalogue, last the arrow; as above."""
-    listing = json.loads((_DATA / "signs.json").read_text(encoding="utf-8"))
-    return _cells("signs.webp", listing, len(listing["signs"]), size)
+    """Drawings of shapes, words, numbers and last the arrow, as `load_atlas` gives objects."""
+    return _cells("signs", size)
 
 
-def _cells(file: str, listing: dict[str, Any], count: int, size: int) -> NDArray[np.uint8]:
+def article(name: str) -> str:
+    """What stands before a name of which there is no telling yet: "a", "an" or "some"."""
+    if name in _MANY:
+        return "some"
+    return "an" if name in _SOUNDS_OPEN or name[0] in "aeio" else "a"
+
+
+def _cells(sheet: str, size: int) -> NDArray[np.uint8]:
+    listing = _listing(sheet)
     cell, columns = listing["cell"], listing["columns"]
-    with (_DATA / file).open("rb") as handle:
-        sheet = np.asarray(Image.open(handle).convert("RGBA"), dtype=np.float32)
-    rows = sheet.shape[0] // cell
-    grid = sheet.reshape(rows, cell, columns, cell, 4).transpose(0, 2, 1, 3, 4)
-    cells = grid.reshape(-1, cell, cell, 4)[:count].copy()
+    with (_DATA / f"{sheet}.webp").open("rb") as handle:
+        pixels = np.asarray(Image.open(handle).convert("RGBA"), dtype=np.float32)
+    rows = pixels.shape[0] // cell
+    grid = pixels.reshape(rows, cell, columns, cell, 4).transpose(0, 2, 1, 3, 4)
+    cells = grid.reshape(-1, cell, cell, 4)[: len(listing[sheet])].copy()
     cells[..., :3] *= cells[..., 3:] / 255
     if size != cell:
         cells = np.stack([_shrink(one, size) for one in cells])
     return np.clip(np.rint(cells), 0, 255).astype(np.uint8)
-
-
-# Names of several things, which "a" does not fit.
-_PLURAL = frozenset(
-    (
-        "grapes", "cherries", "noodles", "pancakes", "blueberries", "beans", "jeans", "socks",
-        "goggles", "briefs", "shorts", "beads", "skis", "masks", "fireworks", "books", "scissors",
-        "sunglasses", "lips", "swords", "fries", "shoes", "prints",
-    )
-)  # fmt: skip
-_AN = frozenset(("umbrella", "hourglass"))
-
-
-def article(name: str) -> str:
-    """What stands before a name that was not told before: "a", "an", or "some" for plurals."""
-    if name.split()[-1] in _PLURAL:
-        return "some"
-    return "an" if name[0] in "aeio" or name in _AN else "a"
 
 
 def _shrink(cell: NDArray[np.float32], size: int) -> NDArray[np.float32]:
@@ -78,5 +78,5 @@ def _shrink(cell: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
 
 @cache
-def _listing() -> dict[str, Any]:
-    return json.loads((_DATA / "objects.json").read_text(encoding="utf-8"))
+def _listing(sheet: str) -> dict[str, Any]:
+    return json.loads((_DATA / f"{sheet}.json").read_text(encoding="utf-8"))

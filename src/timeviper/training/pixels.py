@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from timeviper.synth.draw import Painter, degrade
+from timeviper.synth.canvas import degrade
+from timeviper.synth.draw import Painter
 
 # Frames drawn at once: bounds the memory of the grids.
 _AT_ONCE = 4096

@@ -1,0 +1,192 @@
+"""Marks on batches of frames: drawings in quads, bars, changes of the picture, grain, wear.
+
+Knows no worlds; every function treats each frame for itself, on any device.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Width over height that a world is imagined in, whatever the size it is drawn at.
+ASPECT = 16 / 9
+# Drawings are sampled at about that many rows and columns at least, then averaged: a bilinear look
+# at every fourth pixel of a letter would lose its strokes.
+_FINE = 180
+# Grain is a window into one sheet of noise, at one of that many places each way.
+_WINDOWS = 64
+# Narrow enough that the words at the lower edge can still be read.
+_BORDER, _BARS, _DIM = 0.06, 0.07, 0.35
+_MAGENTA = (1.0, 0.1, 0.9)
+_LUMINANCE = (0.299, 0.587, 0.114)
+
+
+def stamp(
+    frames: Float[Tensor, "frame 3 height width"],
+    drawings: Float[Tensor, "frame 4 cell cell"],
+    place: Float[Tensor, "frame 4"],
+    look: Float[Tensor, "frame 2"],
+) -> Float[Tensor, "frame 3 height width"]:
+    """Lay one drawing over each frame.
+
+    Args:
+        frames: what is below.
+        drawings: premultiplied, 0 to 1.
+        place: centre x, y, half width, half height, in shares of the frame.
+        look: tilt in radians (clockwise on screen), and -1 for mirrored or 1.
+    """
+    height, width = frames.shape[-2:]
+    (rows, down_by), (columns, across_by) = _fine(height), _fine(width)
+    x, y, half_width, half_height = place[:, :, None].unbind(1)
+    tilt, side = look[:, :, None].unbind(1)
+    # In frame heights, so that a turn does not bend what is turned.
+    across = (_centres(columns, frames.device) - x) * ASPECT
+    down = _centres(rows, frames.device) - y
+    wide, cos, sin = side / (half_width * ASPECT), tilt.cos(), tilt.sin()
+    grid = torch.stack(
+        [
+            (across * cos * wide)[:, None, :] + (down * sin * wide)[:, :, None],
+            (down * cos / half_height)[:, :, None] - (across * sin / half_height)[:, None, :],
+        ],
+        dim=-1,
+    )
+    layer = F.grid_sample(drawings, grid, align_corners=False)
+    if rows > height or columns > width:
+        layer = F.avg_pool2d(layer, (down_by, across_by))
+    return torch.addcmul(layer[:, :3], frames, 1 - layer[:, 3:])
+
+
+def zoomed(
+    pictures: Float[Tensor, "frame 3 rows columns"],
+    zoom: Float[Tensor, " frame"],
+    side: Float[Tensor, " frame"],
+    size: tuple[int, int],
+) -> Float[Tensor, "frame 3 height width"]:
+    """The middle of pictures enlarged, mirrored where `side` is -1, at another size."""
+    height, width = size
+    (rows, down_by), (columns, across_by) = _fine(height), _fine(width)
+    u = (_centres(columns, zoom.device) * 2 - 1) * (side / zoom)[:, None]
+    v = (_centres(rows, zoom.device) * 2 - 1) / zoom[:, None]
+    shape = (len(zoom), rows, columns)
+    grid = torch.stack([u[:, None, :].expand(shape), v[:, :, None].expand(shape)], dim=-1)
+    seen = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    return F.avg_pool2d(seen, (down_by, across_by)) if rows > height or columns > width else seen
+
+
+def bar(
+    frames: Float[Tensor, "frame 3 height width"],
+    centre: Float[Tensor, " frame"],
+    half_width: Float[Tensor, " frame"],
+    colour: Float[Tensor, "frame 3"],
+) -> Float[Tensor, "frame 3 height width"]:
+    """Hide an upright strip of each frame; nothing where `half_width` is 0."""
+    width = frames.shape[-1]
+    away = (_centres(width, frames.device) - centre[:, None]).abs()
+    share = ((half_width[:, None] - away) * width + 0.5).clamp_(0, 1) * (half_width > 0)[:, None]
+    return torch.lerp(frames, colour[:, :, None, None], share[:, None, None, :])
+
+
+def grey(frames: Float[Tensor, "frame 3 height width"]) -> Float[Tensor, "frame 3 height width"]:
+    """Luminance only."""
+    weights = torch.tensor(_LUMINANCE, device=frames.device)[:, None, None]
+    return (frames * weights).sum(1, keepdim=True).expand_as(frames)
+
+
+def dark(frames: Float[Tensor, "frame 3 height width"]) -> Float[Tensor, "frame 3 height width"]:
+    """About a third of the light."""
+    return frames * _DIM
+
+
+def framed(frames: Float[Tensor, "frame 3 height width"]) -> Float[Tensor, "frame 3 height width"]:
+    """A bright border all around."""
+    height, width = frames.shape[-2:]
+    down, across = _edge(height, _BORDER, frames.device), _edge(width, _BORDER, frames.device)
+    colour = torch.tensor(_MAGENTA, device=frames.device)[:, None, None].expand_as(frames)
+    return torch.lerp(frames, colour, torch.maximum(down[:, None], across[None, :]))
+
+
+def barred(frames: Float[Tensor, "frame 3 height width"]) -> Float[Tensor, "frame 3 height width"]:
+    """Black bars above and below."""
+    return frames * (1 - _edge(frames.shape[-2], _BARS, frames.device)[:, None])
+
+
+def grain(
+    frames: Float[Tensor, "frame 3 height width"],
+    strength: Float[Tensor, " frame"],
+    key: Int[Tensor, " frame"],
+) -> Float[Tensor, "frame 3 height width"]:
+    """Add film noise, the same for the same size and key.
+
+    Args:
+        frames: 0 to 1.
+        strength: standard deviation of the noise.
+        key: hashed number of each frame, at least 0.
+    """
+    height, width = frames.shape[-2:]
+    sheet = _noise(height + _WINDOWS - 1, width + _WINDOWS - 1, frames.device)
+    windows = sheet.unfold(0, height, 1).unfold(1, width, 1)
+    noise = windows[key % _WINDOWS, (key >> 8) % _WINDOWS]
+    sign = (((key >> 16) & 1) * 2 - 1) * strength
+    return torch.addcmul(frames, noise[:, None], sign[:, None, None, None])
+
+
+def mixed(numbers: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Hash of each number, 0 to 2**32 - 1: integers only, so the same on every device."""
+    x = numbers & 0xFFFFFFFF
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+def degrade(
+    frames: Float[Tensor, "frame 3 height width"], generator: torch.Generator
+) -> Float[Tensor, "frame 3 height width"]:
+    """What cameras, codecs and resizing do, for training: blur, blocks, noise, light.
+
+    Args:
+        frames: 0 to 1.
+        generator: source of chance, on the frames' device.
+    """
+    n, _, height, width = frames.shape
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=frames.device)
+
+    blurred = F.interpolate(
+        F.avg_pool2d(frames, 2), size=(height, width), mode="bilinear", align_corners=False
+    )
+    frames = torch.lerp(frames, blurred, rand(n, 1, 1, 1) * 0.8)
+    blocks = F.interpolate(rand(n, 3, height // 4, width // 3) - 0.5, size=(height, width))
+    frames = frames + blocks * (rand(n, 1, 1, 1) * 0.06)
+    noise = torch.randn(frames.shape, generator=generator, device=frames.device)
+    frames = frames + noise * (rand(n, 1, 1, 1) * 0.03)
+    light, contrast = rand(n, 1, 1, 1) * 0.16 - 0.08, 0.85 + 0.3 * rand(n, 1, 1, 1)
+    return ((frames - 0.5) * contrast + 0.5 + light).clamp_(0, 1)
+
+
+def _noise(height: int, width: int, device: torch.device) -> Tensor:
+    """Bell-shaped noise of mean 0 and deviation 1: four bytes of a hash a pixel, added."""
+    # A pixel's number must not depend on the sheet's width, or sizes would share no grain.
+    rows = torch.arange(height, device=device)[:, None] << 16
+    bits = mixed(rows + torch.arange(width, device=device))
+    total = sum((bits >> shift) & 255 for shift in (0, 8, 16, 24))
+    return (total - 510).float() / 147.8
+
+
+def _edge(size: int, share: float, device: torch.device) -> Tensor:
+    """1 within that share of either end, 0 elsewhere, in between for the pixel it cuts."""
+    x = _centres(size, device)
+    return ((share - torch.minimum(x, 1 - x)) * size + 0.5).clamp_(0, 1)
+
+
+def _centres(size: int, device: torch.device) -> Tensor:
+    """Pixel centres as shares of the frame."""
+    return (torch.arange(size, device=device) + 0.5) / size
+
+
+def _fine(size: int) -> tuple[int, int]:
+    """Pixels to sample along one side, and how many of them make one."""
+    times = max(1, round(_FINE / size))
+    return size * times, times
