@@ -18,11 +18,13 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from timeviper.ops.activation import squared_relu
 from timeviper.ops.conv1d import causal_conv1d
 from timeviper.ops.norm import gated_rms_norm, rms_norm
 
@@ -43,6 +45,10 @@ SWEEP: tuple[tuple[str, dict[str, int]], ...] = (
         ("norm_triton", {"_FORWARD_ELEMENTS": forward, "_BACKWARD_ELEMENTS": backward})
         for forward, backward in ((16, 16), (64, 16), (32, 8), (32, 32))
     ),
+    *(
+        ("activation_triton", {"_BLOCK": block, "_WARPS": warps})
+        for block, warps in ((1024, 4), (2048, 4), (4096, 4), (8192, 8))
+    ),
     *(("norm_triton", {"_WARPS_WANTED": wanted}) for wanted in (2048, 8192, 16384)),
 )
 
@@ -61,6 +67,13 @@ class Case:
     forward: int
     backward: int
 
+    @property
+    def module(self) -> str:
+        """Where its kernels live."""
+        if "norm" in self.name:
+            return "norm_triton"
+        return "conv1d_triton" if "conv" in self.name else "activation_triton"
+
     def floor_bytes(self, *, both: bool) -> int:
         size = next(iter(self.leaves.values())).element_size()
         return (self.forward + self.backward * both) * self.elements * size
@@ -77,6 +90,7 @@ class Shape:
     group: int
     conv: int
     heads: int
+    mlp: int
 
     @property
     def tokens(self) -> int:
@@ -88,8 +102,8 @@ class Shape:
 
 
 SHAPES = {
-    "small": Shape(96, 1024, hidden=384, inner=768, group=768, conv=896, heads=12),
-    "9b": Shape(8, 2048, hidden=4480, inner=10240, group=1280, conv=12288, heads=128),
+    "small": Shape(96, 1024, hidden=384, inner=768, group=768, conv=896, heads=12, mlp=1024),
+    "9b": Shape(8, 2048, hidden=4480, inner=10240, group=1280, conv=12288, heads=128, mlp=15680),
 }
 
 
@@ -126,6 +140,8 @@ def cases(shape: Shape) -> Iterator[Case]:
         leaves = {"x": normal(tokens, shape.hidden, dtype=dtype), "weight": normal(shape.hidden)}
         name = f"rms_norm {str(dtype).removeprefix('torch.')}"
         yield Case(name, leaves, norm, tokens * shape.hidden, 2, 3)
+    leaves = {"x": normal(tokens, shape.mlp, dtype=low)}
+    yield Case("squared_relu", leaves, squared_relu, tokens * shape.mlp, 2, 3)
 
 
 def results(case: Case, variant: str, leaves: dict[str, Tensor], dy: Tensor) -> list[Tensor]:
@@ -152,6 +168,8 @@ def median_ms(call: Callable[[], Any], rounds: int) -> float:
     """Median of CUDA events around single calls."""
     for _ in range(5):
         call()
+    # The device waits while calls are queued: what is timed then is its work, not Python's.
+    torch.cuda._sleep(200_000_000)
     pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
     for start, stop in pairs:
         start.record()
@@ -159,6 +177,17 @@ def median_ms(call: Callable[[], Any], rounds: int) -> float:
         stop.record()
     torch.cuda.synchronize()
     return median(start.elapsed_time(stop) for start, stop in pairs)
+
+
+def host_ms(call: Callable[[], Any], rounds: int) -> float:
+    """Median of the time that Python takes to queue a call."""
+    spent: list[float] = []
+    for _ in range(rounds):
+        began = perf_counter()
+        call()
+        spent.append(perf_counter() - began)
+    torch.cuda.synchronize()
+    return median(spent) * 1e3
 
 
 def copy_speed(rounds: int) -> float:
@@ -185,6 +214,7 @@ def time_case(case: Case, variant: str, rounds: int) -> dict[str, Any]:
     return {
         "forward_ms": median_ms(forward, rounds),
         "both_ms": median_ms(both, rounds),
+        "both_host_ms": host_ms(both, rounds),
         "peak_mib": peak / 2**20,
         "errors": errors,
     }
@@ -221,7 +251,7 @@ def sweep(name: str, case: Case, rounds: int) -> list[dict[str, Any]]:
     """The kernels of one op under other ways to spread the work."""
     records: list[dict[str, Any]] = []
     for module, constants in SWEEP:
-        if ("conv" in module) == ("conv" in case.name):
+        if module == case.module:
             with changed(module, constants):
                 record = {"shape": name, "op": case.name, "variant": f"triton {constants}"}
                 record |= attempt(partial(time_case, case, "triton", rounds))
@@ -251,7 +281,8 @@ def show(record: dict[str, Any]) -> None:
     floors = [f"{record.get(f'floor_{part}_ms', 0):.3f}" for part in ("forward", "both")]
     print(
         f"{head} forward {record['forward_ms']:.3f} ms (floor {floors[0]})  "
-        f"with backward {record['both_ms']:.3f} ms (floor {floors[1]})  "
+        f"with backward {record['both_ms']:.3f} ms (floor {floors[1]}, "
+        f"queued in {record['both_host_ms']:.3f})  "
         f"peak {record['peak_mib']:.0f} MiB  worst error {max(record['errors'].values()):.1e}",
         flush=True,
     )

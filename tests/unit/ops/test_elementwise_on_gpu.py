@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.tolerances import TOL, close
 from timeviper.ops import backend
+from timeviper.ops.activation import squared_relu
 from timeviper.ops.conv1d import causal_conv1d
 from timeviper.ops.norm import gated_rms_norm, rms_norm
 
@@ -48,7 +49,7 @@ def _agree(op: Op, leaves: dict[str, Tensor], tol: float) -> None:
         close(f"gradient of {name}", got=a, want=b, tol=tol)
 
 
-@pytest.mark.parametrize("op", ["causal_conv1d", "rms_norm", "gated_rms_norm"])
+@pytest.mark.parametrize("op", ["causal_conv1d", "rms_norm", "gated_rms_norm", "squared_relu"])
 def test_the_kernels_are_what_a_cuda_device_gets(op: str) -> None:
     assert backend.choose(op, device_type="cuda").name == "triton"
 
@@ -100,6 +101,13 @@ def test_rms_norm(dtype: torch.dtype, precision: str, shape: tuple[int, ...]) ->
     _agree(op, leaves, 2 * getattr(TOL.norm, precision))
 
 
+@DTYPES
+@pytest.mark.parametrize("shape", [(3000, 1024), (7, 15_680), (1, 1)], ids=str)
+def test_squared_relu(dtype: torch.dtype, precision: str, shape: tuple[int, ...]) -> None:
+    leaves = {"x": _leaf(*shape, dtype=dtype)}
+    _agree(squared_relu, leaves, getattr(TOL.activation, precision))
+
+
 def test_places_beyond_32_bits() -> None:
     """180,000 tokens of the 9B model are 2.2e9 elements a tensor: wrapped offsets would show."""
     tokens, channels, last = 180_000, 12_288, 64
@@ -121,3 +129,6 @@ def test_places_beyond_32_bits() -> None:
     got = rms_norm(leaf.detach(), scale, 1e-5, backend="triton")[-last:]
     want = rms_norm(end.detach(), scale, 1e-5, backend="torch")
     close("norm", got=got, want=want, tol=TOL.norm.bf16)
+    got = squared_relu(leaf.detach(), backend="triton")[-last:]
+    want = squared_relu(end.detach(), backend="torch")
+    close("squared ReLU", got=got, want=want, tol=TOL.activation.bf16)
