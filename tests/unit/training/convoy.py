@@ -6,6 +6,7 @@ WHAT is `whole` or `sharded`, with `-recomputed` behind it where blocks run agai
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.unit.training.toys import packed_inputs, toy_model
 from timeviper.core.inputs import ModelInputs
 from timeviper.training.distributed import Group, join
 from timeviper.training.loop import LoopConfig, Outcome, Report, train
-from timeviper.training.objective import packed_loss
+from timeviper.training.objective import packed_loss, to_device
 from timeviper.training.optimizer import OptimizerConfig
 from timeviper.training.sharding import recompute, shard, tie
 from timeviper.training.source import Steps
@@ -46,7 +47,7 @@ def batch_of(number: int) -> ModelInputs:
 
 
 def run(what: str, folder: Path, group: Group, steps: int = STEPS, **fields) -> list[Report]:
-    lesson, lines = Lesson(), []
+    lesson, lines = Lesson().to(group.device), []
     if what.endswith("recomputed"):
         recompute(lesson.model.decoder)
     if what.startswith("sharded"):
@@ -55,7 +56,7 @@ def run(what: str, folder: Path, group: Group, steps: int = STEPS, **fields) -> 
         assert any(isinstance(p, DTensor) for p in lesson.parameters())
 
     def step(batch: ModelInputs) -> Outcome:
-        loss, taught = lesson(batch)
+        loss, taught = lesson(to_device(batch, group.device))
         return Outcome(loss=loss, weight=float(taught), tokens=batch.layout.total)
 
     config = LoopConfig(
@@ -75,7 +76,7 @@ def main() -> None:
     what, folder, steps = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
     np.random.seed(0)
-    group = join("cpu", patience_seconds=30)
+    group = join(os.environ.get("CREW_DEVICE", "cpu"), patience_seconds=60)
     print(json.dumps(run(what, folder, group, steps)))
     group.leave()
 

@@ -62,7 +62,7 @@ def toy(seed: int = 0) -> Toy:
 
 def sail(group: Group, folder: Path, **fields) -> tuple[Toy, list[Report]]:
     """Train the toy; ranks start from different weights and are given rank 0's."""
-    model, lines = toy(group.rank), []
+    model, lines = toy(group.rank).to(group.device), []
     config = LoopConfig(
         folder=folder,
         optimizer=OptimizerConfig(steps=STEPS, warmup=2, learning_rate=1e-2),
@@ -71,14 +71,18 @@ def sail(group: Group, folder: Path, **fields) -> tuple[Toy, list[Report]]:
         **fields,
     )
     source = Steps(make=batch_of, total=STEPS * BATCHES)
-    train(model, source, lambda b: loss_of(model, b), config, tell=lines.append, group=group)
+
+    def step(batch: tuple[int, Tensor]) -> Outcome:
+        return loss_of(model, (batch[0], batch[1].to(group.device)))
+
+    train(model, source, step, config, tell=lines.append, group=group)
     return model, lines
 
 
 def main() -> None:
     what, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
-    group = join("cpu", patience_seconds=20)
+    group = join(os.environ.get("CREW_DEVICE", "cpu"), patience_seconds=20)
     if what == "die" and group.rank == 1:
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         signal.setitimer(signal.ITIMER_REAL, 0.5)
@@ -94,7 +98,10 @@ def main() -> None:
     except PeerError as error:
         print(f"PeerError: {error}", file=sys.stderr)
         sys.exit(3)
-    save_file(model.state_dict(), folder.with_name(f"{folder.name}.rank{group.rank}"))
+    save_file(
+        {n: t.cpu() for n, t in model.state_dict().items()},
+        folder.with_name(f"{folder.name}.rank{group.rank}"),
+    )
     print(json.dumps(lines))
     group.leave()
 

@@ -83,3 +83,12 @@ def test_a_step_without_weight_leaves_no_gradient() -> None:
     weight.grad = torch.zeros(2)
     assert Group().sum_gradients([weight], weight=0.0) == 0
     assert weight.grad is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_killed_peer_is_noticed_beside_a_gpu(tmp_path: Path) -> None:
+    crew = launch(CREW, "die", tmp_path / "run", ranks=2, extra={"CREW_DEVICE": "cuda"})
+    (code, _, words), (killed, _, _) = finish(crew, seconds=120)
+    assert killed < 0
+    assert code == 3, words

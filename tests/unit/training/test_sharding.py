@@ -123,3 +123,13 @@ def test_a_plain_tensor_is_all_ones_own() -> None:
     tensor = torch.ones(3)
     assert own_part(tensor) is tensor
     close("same", got=own_part(tensor), want=tensor, tol=TOL.training.f64)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_learn_as_one_processor(tmp_path: Path, alone: tuple[Path, list[dict]]) -> None:
+    for what in ("whole", "sharded-recomputed"):
+        folder = tmp_path / what
+        crew = launch(CONVOY, what, folder, convoy.STEPS, ranks=2, extra={"CREW_DEVICE": "cuda"})
+        lines = json.loads(succeed(crew, seconds=120)[0])
+        close(what, got=losses(lines), want=losses(alone[1]), tol=TOL.training.bf16)
