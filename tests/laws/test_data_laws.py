@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -26,13 +25,12 @@ from tests.unit.training.data.toys import (
     write_media,
 )
 from timeviper.core.inputs import ModelInputs
-from timeviper.core.layout import SpanKind
 from timeviper.model.vlm import TimeViper
-from timeviper.processing.conversation import IGNORED
 from timeviper.training.data.collate import Batch, collate
 from timeviper.training.data.dataset import FileDataset
 from timeviper.training.data.packed import PackedSource, PackingConfig
 from timeviper.training.data.reading import Example
+from timeviper.training.objective import packed_loss
 
 
 @pytest.fixture(scope="module")
@@ -51,22 +49,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loss_sum(model: TimeViper, inputs: ModelInputs) -> Tensor:
-    """Sum of the loss over the taught tokens that came through, as a training step takes it."""
-    assert inputs.labels is not None
+    """Sum of the loss over the taught tokens, as a training step takes it."""
     pixels = None if inputs.pixels is None else inputs.pixels.double()
-    inputs = ModelInputs(inputs.token_ids, inputs.layout, pixels, inputs.times, inputs.labels)
-    out, _ = model(inputs)
-    # Vision tokens may have been dropped; words never are, and only words are labelled.
-    vision = SpanKind.VISION.code
-    hidden = out.hidden[torch.from_numpy(out.kinds != vision)]
-    labels = inputs.labels[torch.from_numpy(inputs.layout.kinds != vision)]
-    # Packs of several videos a sample go through in rounds: each row keeps its own order.
-    assert len(hidden) == len(labels)
-    rows = np.repeat(np.arange(len(out.lengths)), out.lengths)[out.kinds != vision]
-    own = np.repeat(np.arange(len(inputs.layout.lengths)), inputs.layout.lengths)
-    assert rows.tolist() == own[inputs.layout.kinds != vision].tolist()
-    logits = model.decoder.logits(hidden)
-    return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+    found = packed_loss(model, replace(inputs, pixels=pixels))
+    return found.loss * found.taught
 
 
 def gradients(model: TimeViper, *packs: list[Example]) -> tuple[Tensor, dict[str, Tensor]]:
