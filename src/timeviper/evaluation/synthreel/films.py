@@ -109,10 +109,11 @@ def render(job: FilmJob) -> None:
     make_folder(job.path.parent)
     # A name of its own: two processes may render the same film, and either may win.
     own = job.path.with_name(f"{job.path.stem}.{os.getpid()}{job.path.suffix}")
-    footage = None
     if job.clips:
         footage = _footage(job.clips, (job.film.height, job.film.width))
-    render_video(job.worlds, own, film=job.film, footage=footage)
+        render_video(job.worlds, own, film=job.film, footage=footage)
+    else:
+        render_video(job.worlds, own, film=job.film)
     os.replace(own, job.path)
 
 
