@@ -282,21 +282,17 @@ class _Scan(torch.autograd.Function):
         options: Options,
     ) -> tuple[Tensor, Tensor]:
         """Outputs and final states; keeps the inputs, the steps and each segment's first state."""
-        state = None if state is None else state.contiguous()
-        A, D, bias = A.contiguous(), _flat(D), _flat(dt_bias)
+        A, D, bias, state = A.contiguous(), _flat(D), _flat(dt_bias), _flat(state)
         work = _Work.of(x, B, C, options)
         with torch.cuda.device_of(x):
             given = work.steps(dt, A, bias)
             walk = _Walk(x=x, B=B, C=C, given=given, reverse=False)
-            starts, final = state, None
-            if work.plan.is_cut:
-                starts, final = work.join(*work.walk(walk, None, end=True), state, reverse=False)
-            y = x.new_empty(x.shape)
-            ends = work.walk(walk, starts, end=final is None, emit=(y, D))
+            y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
+            starts, final = work.carry(walk, state, emit=(y, D))
         ctx.save_for_backward(x, dt, A, B, C, D, bias, starts, given.steps, given.sums)
         ctx.options, ctx.state_dtype = options, None if state is None else state.dtype
         ctx.set_materialize_grads(False)
-        return y, ends[0] if final is None else final
+        return y, final
 
     @staticmethod
     @once_differentiable
@@ -306,23 +302,18 @@ class _Scan(torch.autograd.Function):
         work = _Work.of(x, B, C, ctx.options)
         given = work.given(dt, A, bias, steps, sums)
         d_y = torch.zeros_like(x) if d_y is None else d_y
-        start = None if d_final is None else d_final.contiguous()
         with torch.cuda.device_of(x):
             before, after = work.states(x), work.states(x)
             walk = _Walk(x=x, B=B, C=C, given=given, reverse=False)
             work.walk(walk, starts, keep=before)
             walk = _Walk(x=d_y, B=C, C=B, given=given, reverse=True)
-            d_state = None
-            if work.plan.is_cut:
-                start, d_state = work.join(*work.walk(walk, None, end=True), start, reverse=True)
-            ends = work.walk(walk, start, end=d_state is None, keep=after)
-            d_state = ends[0] if d_state is None else d_state
+            d_state = work.carry(walk, _flat(d_final), keep=after)[1]
             around = kernels.Around(D, steps, sums, before, after)
             found = work.gradients((x, B, C, d_y), around)
             d_dt, d_A, d_bias = work.steps_backward(given, found)
         d_D = None if D is None else found.D.sum(0).to(D.dtype)
-        d_state = None if ctx.state_dtype is None else d_state.to(ctx.state_dtype)
-        return found.x, d_dt, d_A, found.B, found.C, d_D, d_bias, d_state, None
+        d_start = None if ctx.state_dtype is None else d_state.to(ctx.state_dtype)
+        return found.x, d_dt, d_A, found.B, found.C, d_D, d_bias, d_start, None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -443,8 +434,10 @@ class _Work:
             self.heads,
             **self._steps_flags(),
         )
-        summed = None if d_bias is None else d_bias.sum(0).to(bias.dtype)
-        return d_dt, d_A.sum(0).to(A.dtype), summed
+        d_A = d_A.sum(0).to(A.dtype)
+        if bias is None or d_bias is None:
+            return d_dt, d_A, None
+        return d_dt, d_A, d_bias.sum(0).to(bias.dtype)
 
     def _steps_grid(self) -> tuple[int, int]:
         return self.num_chunks, -(-self.heads // min(_HEADS_BLOCK, _padded(self.heads, 1)))
@@ -458,28 +451,55 @@ class _Work:
             "num_warps": 2,
         }
 
+    def carry(
+        self,
+        walk: _Walk,
+        state: Tensor | None,
+        *,
+        keep: Tensor | None = None,
+        emit: tuple[Tensor, Tensor | None] | None = None,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Walk every sequence from its state, twice where sequences are cut.
+
+        Args:
+            walk: what is read.
+            state: (sequence, head, head_dim, state_size) or None for zeros.
+            keep: as in `walk`.
+            emit: as in `walk`.
+
+        Returns:
+            The state at the start of each segment, None for zeros, and after each sequence.
+        """
+        count = len(self.plan.segments)
+        like: dict[str, Any] = {"device": walk.x.device, "dtype": torch.float32}
+        ends = torch.empty(count, self.heads, self.head_dim, self.size, **like)
+        decays = torch.empty(count, self.heads, **like)
+        if not self.plan.is_cut:
+            self.walk(walk, state, ends=(ends, decays), keep=keep, emit=emit)
+            return state, ends
+        self.walk(walk, None, ends=(ends, decays))
+        starts, finals = self.join(ends, decays, state, reverse=walk.reverse)
+        self.walk(walk, starts, keep=keep, emit=emit)
+        return starts, finals
+
     def walk(
         self,
         walk: _Walk,
         starts: Tensor | None,
         *,
-        end: bool = False,
+        ends: tuple[Tensor, Tensor] | None = None,
         keep: Tensor | None = None,
         emit: tuple[Tensor, Tensor | None] | None = None,
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Walk every segment from its start; what is written is what is asked for.
+    ) -> None:
+        """Walk every segment from its start; what is written is what there is room for.
 
         Args:
             walk: what is read.
             starts: (segment, head, head_dim, state_size) or None for zeros.
-            end: whether last states and summed decays are wanted.
+            ends: last states and summed decays to fill, or None.
             keep: where the state before each chunk goes (after it, in reverse), or None.
             emit: outputs to fill and weight of the direct path, or None.
-
-        Returns:
-            Last states and summed decays of the segments; None when not asked for.
         """
-        ends, decays = self._ends(walk.x) if end else (None, None)
         y, direct = emit or (None, None)
         block = min(self.options.tuning.walk_block, _padded(self.head_dim))
         grid = len(self.plan.segments), self.heads, -(-self.head_dim // block)
@@ -492,8 +512,7 @@ class _Work:
             walk.given.steps,
             walk.given.sums,
             starts,
-            ends,
-            decays,
+            *(ends or (None, None)),
             keep,
             self.segments,
             self.num_chunks,
@@ -502,14 +521,6 @@ class _Work:
             REVERSE=walk.reverse,
             **self._launch(self.options.tuning.walk),
         )
-        return ends, decays
-
-    def _ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Room for the last state and the summed decay of each segment."""
-        count = len(self.plan.segments)
-        shape = (count, self.heads, self.head_dim, self.size)
-        ends = torch.empty(shape, device=like.device, dtype=torch.float32)
-        return ends, torch.empty(count, self.heads, device=like.device, dtype=torch.float32)
 
     def join(
         self, ends: Tensor, decays: Tensor, state: Tensor | None, *, reverse: bool
@@ -585,7 +596,7 @@ _TRITON_DTYPES = {torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
 
 
 def _flat(values: Tensor | None) -> Tensor | None:
-    """One value a head, side by side in memory."""
+    """Values side by side in memory, where there are any."""
     return None if values is None else values.contiguous()
 
 

@@ -324,8 +324,7 @@ def walk_kernel(
     """
     segment = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1).to(tl.int64)
-    p = tl.program_id(2) * BP + tl.arange(0, BP)
-    n = tl.arange(0, BN)
+    p, n = tl.program_id(2) * BP + tl.arange(0, BP), tl.arange(0, BN)
     i = tl.arange(0, Q)
     row = segments + 4 * segment
     first, many = tl.load(row), tl.load(row + 1).to(tl.int32)
@@ -347,8 +346,7 @@ def walk_kernel(
             _store_state(kept, chunk * num_heads + head, p, n, state, P, N)
         if y is not None:
             c_i = _tile(C, head // RATIO, tokens, seen, n, N).to(OPERAND)
-            weights = _reach(sum_i, i) * step_i[None, :]
-            direct = _diagonal(D, head, i)
+            weights, direct = _reach(sum_i, i) * step_i[None, :], _diagonal(D, head, i)
             out = _outputs(state.to(OPERAND), x_i, b_i, c_i, weights, direct, sum_i, PRECISION)
             _store_tile(y, tokens * num_heads + head, seen, p, out, P)
         weight = tl.exp(sum_i) if REVERSE else step_i * tl.exp(last - sum_i)
@@ -423,9 +421,7 @@ def gradients_kernel(
     """
     chunk = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1).to(tl.int64)
-    i = tl.arange(0, Q)
-    p = tl.arange(0, BP)
-    n = tl.arange(0, BN)
+    i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
     seen = i < tl.load(chunks + 2 * chunk + 1)
     tokens = tl.load(chunks + 2 * chunk) + i
     b_i = _tile(B, group, tokens, seen, n, N).to(OPERAND)
@@ -442,23 +438,19 @@ def gradients_kernel(
         state = _load_state(a.before, own, p, n, P, N)
         d_state = _load_state(a.after, own, p, n, P, N)
         step, sum_i = tl.load(a.steps + at + i), tl.load(a.sums + at + i)
-        to_end = tl.exp(tl.load(a.sums + at + Q - 1) - sum_i)
+        last = tl.load(a.sums + at + Q - 1)
+        to_end = tl.exp(last - sum_i)
         reach = _reach(sum_i, i)
         pairs = tl.dot(g_i, tl.trans(x_i), input_precision=PRECISION)
-
-        grad_x = tl.dot(b_i, tl.trans(d_state), input_precision=PRECISION)
-        grad_x *= (step * to_end)[:, None]
-        mixed = (scores * reach * step[None, :] + _diagonal(a.D, head, i)).to(OPERAND)
-        grad_x = tl.dot(tl.trans(mixed), g_i, acc=grad_x, input_precision=PRECISION)
+        mixed = scores * reach * step[None, :] + _diagonal(a.D, head, i)
+        grad_x = _input_gradient(mixed, g_i, b_i, d_state, step * to_end, PRECISION)
         if a.D is not None:
             tl.store(found.D + own, _trace(pairs, i))
         _store_tile(found.x, tokens * num_heads + head, seen, p, grad_x, P)
-
         pairs *= reach
         reads = tl.dot(g_i, state, input_precision=PRECISION) * tl.exp(sum_i)[:, None]
         enters = tl.dot(x_i, d_state, input_precision=PRECISION) * to_end[:, None]
-        across = tl.sum(state.to(tl.float32) * d_state.to(tl.float32))
-        across *= tl.exp(tl.load(a.sums + at + Q - 1))
+        across = tl.exp(last) * tl.sum(state.to(tl.float32) * d_state.to(tl.float32))
         left, entered = tl.sum(reads * c_i, axis=1), tl.sum(enters * b_i, axis=1)
         _store_decays(found, at + i, pairs * scores, step, left, entered, across)
         low = (pairs * step[None, :]).to(OPERAND)
@@ -468,6 +460,21 @@ def gradients_kernel(
     row = tokens * (num_heads // RATIO) + group
     _store_tile(found.B, row, seen, n, grad_b, N)
     _store_tile(found.C, row, seen, n, grad_c, N)
+
+
+@no_type_check
+@triton.jit
+def _input_gradient(
+    mixed: tl.tensor,
+    g: tl.tensor,
+    b: tl.tensor,
+    d_state: tl.tensor,
+    stays: tl.tensor,
+    PRECISION: tl.constexpr,
+) -> tl.tensor:
+    """Gradient of x from the outputs of the chunk and from the state that leaves it; (Q, BP)."""
+    grad = tl.dot(b, tl.trans(d_state), input_precision=PRECISION) * stays[:, None]
+    return tl.dot(tl.trans(mixed.to(g.dtype)), g, acc=grad, input_precision=PRECISION)
 
 
 @no_type_check
