@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from timeviper.ops.packing import is_even
+
 # Rows that are loaded before the first is used: enough bytes in flight to hide the latency.
 _UNROLL = 4
 # Two channels a thread: half the registers of four, and so twice the warps.
@@ -125,7 +127,7 @@ def _walk_forward(
     new_tail = x.new_empty(len(lengths), width - 1, channels)
     rows = _rows(lengths, _FORWARD_ROWS)
     plan = _plan(lengths, rows, 0, x.device)
-    grid = (len(plan) * triton.cdiv(channels, _BLOCK_CHANNELS),)
+    grid = (plan.count * triton.cdiv(channels, _BLOCK_CHANNELS),)
     if grid[0]:
         with torch.cuda.device_of(x):
             _forward_kernel[grid](
@@ -135,7 +137,9 @@ def _walk_forward(
                 bias,
                 y,
                 new_tail,
-                plan,
+                plan.lines,
+                plan.length,
+                plan.per_sequence,
                 channels,
                 x.stride(0),
                 ALIGN=_alignment(x),
@@ -162,8 +166,8 @@ def _walk_backward(given: _Given, dy: Tensor | None, dnew: Tensor | None) -> _Fo
     plan = _plan(lengths, rows, width - 1, x.device)
     sums = torch.float64 if x.dtype == torch.float64 else torch.float32
     # One partial sum a program, then torch's sum: no atomics, so the same bits every time.
-    partial = torch.empty(len(plan), width + 1, channels, dtype=sums, device=x.device)
-    grid = (len(plan) * triton.cdiv(channels, _BLOCK_CHANNELS),)
+    partial = torch.empty(plan.count, width + 1, channels, dtype=sums, device=x.device)
+    grid = (plan.count * triton.cdiv(channels, _BLOCK_CHANNELS),)
     if grid[0]:
         with torch.cuda.device_of(x):
             _backward_kernel[grid](
@@ -176,7 +180,9 @@ def _walk_backward(given: _Given, dy: Tensor | None, dnew: Tensor | None) -> _Fo
                 dx,
                 dtail,
                 partial,
-                plan,
+                plan.lines,
+                plan.length,
+                plan.per_sequence,
                 channels,
                 x.stride(0),
                 dy.stride(0),
@@ -194,21 +200,37 @@ def _walk_backward(given: _Given, dy: Tensor | None, dnew: Tensor | None) -> _Fo
     return _Found(dx, total[:width].t(), total[width], dtail)
 
 
-def _plan(lengths: Sequence[int], rows: int, extra: int, device: torch.device) -> Tensor:
-    """One line a program: sequence, its first token, steps before this program, its length.
+class _Plan(NamedTuple):
+    """Which tokens each program walks: one line a program, or arithmetic for equal lengths."""
 
-    Each sequence is walked for its length and `extra` steps; one without tokens gets a program
-    too, which carries its tail on.
+    lines: Tensor | None
+    count: int
+    length: int
+    per_sequence: int
+
+
+def _plan(lengths: Sequence[int], rows: int, extra: int, device: torch.device) -> _Plan:
+    """Runs of `rows` steps; each sequence is walked for its length and `extra` steps.
+
+    A line holds: sequence, its first token, steps before this program, its length. A sequence
+    without tokens gets a program too, which carries its tail on.
     """
+    if is_even(lengths):
+        # Nothing is copied to the device: one-token steps stay a plain launch.
+        per_sequence = max(1, -(-(lengths[0] + extra) // rows))
+        return _Plan(None, len(lengths) * per_sequence, lengths[0], per_sequence)
     sizes = np.asarray(lengths, dtype=np.int64)
     counts = np.maximum(1, -(-(sizes + extra) // rows))
     sequence = np.repeat(np.arange(len(sizes)), counts)
     number = np.arange(len(sequence)) - np.repeat(np.cumsum(counts) - counts, counts)
     starts = np.cumsum(sizes) - sizes
-    lines = np.stack([sequence, starts[sequence], number * rows, sizes[sequence]], axis=1)
-    plan = torch.from_numpy(lines)
-    # From pinned memory the copy does not wait for the kernels that are queued.
-    return plan.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else plan
+    lines = torch.from_numpy(
+        np.stack([sequence, starts[sequence], number * rows, sizes[sequence]], axis=1)
+    )
+    if device.type == "cuda":
+        # From pinned memory the copy does not wait for the kernels that are queued.
+        lines = lines.pin_memory().to(device, non_blocking=True)
+    return _Plan(lines, len(lines), 0, 0)
 
 
 def _rows(lengths: Sequence[int], most: int) -> int:
@@ -229,10 +251,14 @@ def _work(x: Tensor) -> tl.dtype:
 
 @no_type_check
 @triton.jit
-def _line(plan, number):
-    """One line of the plan: sequence, its first token, where this program begins, its length."""
-    line = plan + number * 4
-    return tl.load(line), tl.load(line + 1), tl.load(line + 2), tl.load(line + 3)
+def _line(plan, number, even, per_sequence, ROWS: tl.constexpr):
+    """What one program walks: sequence, its first token, steps before this program, its length."""
+    if plan is None:
+        sequence = number // per_sequence
+        return sequence, sequence * even, (number % per_sequence) * ROWS, even
+    else:
+        line = plan + number * 4
+        return tl.load(line), tl.load(line + 1), tl.load(line + 2), tl.load(line + 3)
 
 
 @no_type_check
@@ -336,6 +362,8 @@ def _forward_kernel(
     y,
     new_tail,
     plan,
+    even,
+    per_sequence,
     channels,
     x_step,
     ALIGN: tl.constexpr,
@@ -349,7 +377,8 @@ def _forward_kernel(
     """Outputs of a run of tokens; the last program of a sequence writes its new tail."""
     PAST: tl.constexpr = WIDTH - 1
     parts = tl.cdiv(channels, BLOCK_C)
-    sequence, first, begin, length = _line(plan, tl.program_id(0) // parts)
+    block = (tl.program_id(0) // parts).to(tl.int64)
+    sequence, first, begin, length = _line(plan, block, even, per_sequence, ROWS)
     c = (tl.program_id(0) % parts) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = c < channels
     taps = _taps(weight, c, inside, WIDTH, WORK)
@@ -389,6 +418,33 @@ def _slope(dy, window, taps, start, known, SILU: tl.constexpr, WIDTH: tl.constex
         slope = slope * s * (1 + before * (1 - s))
     # Where, not times zero: rows outside may meet values that are not finite.
     return tl.where(known, slope, tl.zeros_like(slope))
+
+
+@no_type_check
+@triton.jit
+def _first_slopes(
+    dy,
+    begin,
+    first,
+    length,
+    dy_step,
+    old,
+    taps,
+    start,
+    c,
+    inside,
+    ALIGN: tl.constexpr,
+    SILU: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """The slopes of the rows before a run, from the rows `old` that they saw."""
+    slopes = ()
+    for k in tl.static_range(WIDTH - 1):
+        row = begin + k - (WIDTH - 1)
+        top = _token_row(dy, row, first, length, dy_step, c, inside, ALIGN)
+        exists = (row >= 0) & (row < length)
+        slopes = slopes + (_slope(top, old[k:], taps, start, exists, SILU, WIDTH),)
+    return slopes
 
 
 @no_type_check
@@ -454,6 +510,8 @@ def _backward_kernel(
     dtail,
     partial,
     plan,
+    even,
+    per_sequence,
     channels,
     x_step,
     dy_step,
@@ -474,7 +532,7 @@ def _backward_kernel(
     PAST: tl.constexpr = WIDTH - 1
     parts = tl.cdiv(channels, BLOCK_C)
     block = (tl.program_id(0) // parts).to(tl.int64)
-    sequence, first, begin, length = _line(plan, block)
+    sequence, first, begin, length = _line(plan, block, even, per_sequence, ROWS)
     c = (tl.program_id(0) % parts) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = c < channels
     taps = _taps(weight, c, inside, WIDTH, WORK)
@@ -482,12 +540,9 @@ def _backward_kernel(
     old = _window(
         x, tail, begin, sequence, first, length, x_step, c, channels, inside, 2 * PAST, PAST, ALIGN
     )
-    slopes = ()
-    for k in tl.static_range(PAST):
-        row = begin + k - PAST
-        top = _token_row(dy, row, first, length, dy_step, c, inside, ALIGN_DY)
-        exists = (row >= 0) & (row < length)
-        slopes = slopes + (_slope(top, old[k:], taps, start, exists, SILU, WIDTH),)
+    slopes = _first_slopes(
+        dy, begin, first, length, dy_step, old, taps, start, c, inside, ALIGN_DY, SILU, WIDTH
+    )
     sums = _zeros(WIDTH + 1, WORK, BLOCK_C)
     window = old[PAST:]
     for group in range(ROWS // UNROLL):

@@ -18,17 +18,20 @@ import json, sys
 import torch, triton, triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from timeviper.ops import conv1d_triton, norm_triton
+from timeviper.ops import activation_triton, conv1d_triton, norm_triton
 
 LOW, HIGH = "*bf16", "*fp32"
 CONV = dict(x=LOW, tail=LOW, weight=HIGH, bias=HIGH, y=LOW, new_tail=LOW, plan="*i64", dy=LOW,
-            dnew=LOW, dx=LOW, dtail=LOW, partial=HIGH, channels="i32", x_step="i32", dy_step="i32")
+            dnew=LOW, dx=LOW, dtail=LOW, partial=HIGH, even="i32", per_sequence="i32", channels="i32",
+            x_step="i32", dy_step="i32")
 NORM = dict(x=LOW, gate=LOW, weight=HIGH, y=LOW, dy=LOW, dx=LOW, dgate=LOW, partial=HIGH,
             count="i32", x_step="i32", gate_step="i32", dy_step="i32")
 WALK = dict(ALIGN=4, ALIGN_DY=16, SILU=True, WORK=tl.float32, ROWS=8, UNROLL=2, BLOCK_C=128)
 TILE = dict(SIZE=96, GROUPS=2, EPS=1e-5, ALIGN=4, ALIGN_GATE=4, ALIGN_DY=16, WORK=tl.float32,
             ROWS=2, TILES=4, BLOCK=128)
 BARE = dict(tail=None, bias=None, dnew=None, dtail=None)
+# One token a sequence: Triton takes integers that are 1 for constants.
+STEP = dict(plan=None, even=1, per_sequence=1, ROWS=1, UNROLL=1)
 
 def check(name, kernel, types, constants):
     taken = {n: v for n, v in constants.items() if n in kernel.arg_names}
@@ -40,9 +43,13 @@ def check(name, kernel, types, constants):
 for part in ("_forward_kernel", "_backward_kernel"):
     walk, tile = getattr(conv1d_triton, part), getattr(norm_triton, part)
     check("conv" + part, walk, CONV, WALK | {"WIDTH": 4})
+    check("conv of a step" + part, walk, CONV, WALK | STEP | {"WIDTH": 4})
     check("conv of width 1" + part, walk, CONV, WALK | BARE | {"WIDTH": 1, "SILU": False})
     check("gated norm" + part, tile, NORM, TILE)
     check("norm" + part, tile, NORM, TILE | {"gate": None, "dgate": None})
+FLAT = dict(x=LOW, dy=LOW, out=LOW, count="i32")
+for dy in ({}, {"dy": None}):
+    check("squared ReLU", activation_triton._kernel, FLAT, dict(WORK=tl.float32, BLOCK=4096) | dy)
 """
 
 
@@ -57,5 +64,5 @@ def test_every_kernel_compiles_for_an_h100(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr[-3000:]
     built = [json.loads(line) for line in run.stdout.splitlines()]
-    assert len(built) == 8
+    assert len(built) == 12
     assert all("cubin" in kernel["stages"] for kernel in built)
