@@ -22,8 +22,8 @@ from timeviper.ops import activation_triton, conv1d_triton, norm_triton
 
 LOW, HIGH = "*bf16", "*fp32"
 CONV = dict(x=LOW, tail=LOW, weight=HIGH, bias=HIGH, y=LOW, new_tail=LOW, plan="*i64", dy=LOW,
-            dnew=LOW, dx=LOW, dtail=LOW, partial=HIGH, even="i32", per_sequence="i32", channels="i32",
-            x_step="i32", dy_step="i32")
+            dnew=LOW, dx=LOW, dtail=LOW, partial=HIGH, even="i32", per_sequence="i32",
+            channels="i32", x_step="i32", dy_step="i32")
 NORM = dict(x=LOW, gate=LOW, weight=HIGH, y=LOW, dy=LOW, dx=LOW, dgate=LOW, partial=HIGH,
             count="i32", x_step="i32", gate_step="i32", dy_step="i32")
 WALK = dict(ALIGN=4, ALIGN_DY=16, SILU=True, WORK=tl.float32, ROWS=8, UNROLL=2, BLOCK_C=128)
