@@ -79,7 +79,7 @@ def test_a_question_adds_no_place_for_vision(made, text):
 
 @given(
     PROCESSORS,
-    st.lists(st.floats(0, 12_000), max_size=40).map(sorted),
+    st.lists(st.floats(0, 15_359), max_size=40).map(sorted),
     st.lists(st.integers(0, 40), max_size=4),
 )
 def test_clips_one_after_another_are_the_whole_video(made, times, cuts):

@@ -24,6 +24,7 @@ WHOLE_SECONDS = st.integers(0, 200 * 60 * 60)
         (5999, "99:59"),
         (6000, "100:00"),
         (11_999, "199:59"),
+        (15_359, "255:59"),
     ],
 )
 def test_times_are_rounded_down_and_minutes_pass_59(seconds, text):
