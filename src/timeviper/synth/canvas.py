@@ -25,37 +25,37 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 def stamp(
     frames: Float[Tensor, "frame 3 height width"],
-    drawings: Float[Tensor, "frame 4 cell cell"],
-    place: Float[Tensor, "frame 4"],
-    look: Float[Tensor, "frame 2"],
-) -> Float[Tensor, "frame 3 height width"]:
-    """Lay one drawing over each frame.
+    which: Int[Tensor, " some"],
+    drawings: Float[Tensor, "some 4 cell cell"],
+    place: Float[Tensor, "some 4"],
+    look: Float[Tensor, "some 2"],
+) -> None:
+    """Lay one drawing over each of some frames, in place.
 
     Args:
-        frames: what is below.
+        frames: what is below; changed.
+        which: numbers of the frames, each at most once.
         drawings: premultiplied, 0 to 1.
         place: centre x, y, half width, half height, in shares of the frame.
         look: tilt in radians (clockwise on screen), and -1 for mirrored or 1.
     """
     height, width = frames.shape[-2:]
+    top, bottom, left, right = _box(place, look, height, width)
     (rows, down_by), (columns, across_by) = _fine(height), _fine(width)
     x, y, half_width, half_height = place[:, :, None].unbind(1)
     tilt, side = look[:, :, None].unbind(1)
     # In frame heights, so that a turn does not bend what is turned.
-    across = (_centres(columns, frames.device) - x) * ASPECT
-    down = _centres(rows, frames.device) - y
+    u = _centres(columns, frames.device)[left * across_by : right * across_by]
+    v = _centres(rows, frames.device)[top * down_by : bottom * down_by]
+    across, down = (u - x) * ASPECT, v - y
     wide, cos, sin = side / (half_width * ASPECT), tilt.cos(), tilt.sin()
-    grid = torch.stack(
-        [
-            (across * cos * wide)[:, None, :] + (down * sin * wide)[:, :, None],
-            (down * cos / half_height)[:, :, None] - (across * sin / half_height)[:, None, :],
-        ],
-        dim=-1,
-    )
-    layer = F.grid_sample(drawings, grid, align_corners=False)
-    if rows > height or columns > width:
-        layer = F.avg_pool2d(layer, (down_by, across_by))
-    return torch.addcmul(layer[:, :3], frames, 1 - layer[:, 3:])
+    grid = frames.new_empty(len(which), len(v), len(u), 2)
+    rise = across * sin / half_height
+    torch.add((across * cos * wide)[:, None, :], (down * sin * wide)[:, :, None], out=grid[..., 0])
+    torch.sub((down * cos / half_height)[:, :, None], rise[:, None, :], out=grid[..., 1])
+    layer = _averaged(F.grid_sample(drawings, grid, align_corners=False), down_by, across_by)
+    box = (which, slice(None), slice(top, bottom), slice(left, right))
+    frames[box] = torch.addcmul(layer[:, :3], frames[box], 1 - layer[:, 3:])
 
 
 def zoomed(
@@ -72,7 +72,7 @@ def zoomed(
     shape = (len(zoom), rows, columns)
     grid = torch.stack([u[:, None, :].expand(shape), v[:, :, None].expand(shape)], dim=-1)
     seen = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-    return F.avg_pool2d(seen, (down_by, across_by)) if rows > height or columns > width else seen
+    return _averaged(seen, down_by, across_by)
 
 
 def bar(
@@ -171,7 +171,7 @@ def _noise(height: int, width: int, device: torch.device) -> Tensor:
     # A pixel's number must not depend on the sheet's width, or sizes would share no grain.
     rows = torch.arange(height, device=device)[:, None] << 16
     bits = mixed(rows + torch.arange(width, device=device))
-    total = sum((bits >> shift) & 255 for shift in (0, 8, 16, 24))
+    total = (bits & 255) + (bits >> 8 & 255) + (bits >> 16 & 255) + (bits >> 24)
     return (total - 510).float() / 147.8
 
 
@@ -184,6 +184,35 @@ def _edge(size: int, share: float, device: torch.device) -> Tensor:
 def _centres(size: int, device: torch.device) -> Tensor:
     """Pixel centres as shares of the frame."""
     return (torch.arange(size, device=device) + 0.5) / size
+
+
+def _box(place: Tensor, look: Tensor, height: int, width: int) -> tuple[int, int, int, int]:
+    """Pixels outside of which none of the frames' quads shows: top, bottom, left, right."""
+    x, y, half_width, half_height = place.unbind(-1)
+    cos, sin = look[:, 0].cos().abs(), look[:, 0].sin().abs()
+    # A drawing fades out over half a pixel of its own beyond its quad.
+    across = 1.05 * (half_width * cos + half_height * sin / ASPECT) + 1 / width
+    down = 1.05 * (half_height * cos + half_width * ASPECT * sin) + 1 / height
+    low = torch.stack([(y - down).min() * height, (x - across).min() * width])
+    high = torch.stack([(y + down).max() * height, (x + across).max() * width])
+    top, left, bottom, right = torch.cat([low.floor(), high.ceil()]).long().tolist()
+    top, left = min(max(top, 0), height - 1), min(max(left, 0), width - 1)
+    return top, max(min(bottom, height), top + 1), left, max(min(right, width), left + 1)
+
+
+def _averaged(layer: Tensor, down_by: int, across_by: int) -> Tensor:
+    """Means of blocks, by sums of slices: pooling has no fast code on a CPU."""
+    if down_by > 1:
+        layer = sum(
+            (layer[..., k::down_by, :] for k in range(1, down_by)), layer[..., ::down_by, :]
+        )
+        layer = layer / down_by
+    if across_by > 1:
+        layer = sum(
+            (layer[..., k::across_by] for k in range(1, across_by)), layer[..., ::across_by]
+        )
+        layer = layer / across_by
+    return layer
 
 
 def _fine(size: int) -> tuple[int, int]:

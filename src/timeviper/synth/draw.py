@@ -21,7 +21,8 @@ from timeviper.synth.world import SLOTS, Change, Worlds
 
 # Backgrounds are smooth: drawn at a fraction of the size and enlarged.
 _COARSE = 4
-_CHANGES = {Change.GREY: grey, Change.DARK: dark, Change.FRAME: framed, Change.BARS: barred}
+_KINDS = {Change.GREY: grey, Change.DARK: dark, Change.FRAME: framed, Change.BARS: barred}
+_CHANGES = {place: _KINDS[change] for place, change in enumerate(Change) if change in _KINDS}
 _ARRAYS = (
     "thing", "start", "end", "place", "move", "look", "cover", "scene_start", "colours", "blobs",
     "texture", "footage", "change", "grain",
@@ -107,7 +108,7 @@ class Painter:
         frames = self._filmed(number, seconds, self._backdrop(number, seconds, height, width))
         event, shown = self.showing(number, seconds)
         for slot in range(SLOTS):
-            frames = self._stamped(frames, slot, number, event, seconds)
+            self._stamp(frames, slot, number, event, seconds)
         places = (shown & (self.worlds["cover"][number, event, 2] > 0)).nonzero()[:, 0]
         if len(places):
             below = frames.index_select(0, places)
@@ -150,25 +151,23 @@ class Painter:
             has_arrow=shown & (arrow >= 0),
         )
 
-    def _stamped(
+    def _stamp(
         self, frames: Tensor, slot: int, number: Tensor, event: Tensor, seconds: Tensor
-    ) -> Tensor:
-        """Frames with the drawing of one slot, where an event is on and has one."""
+    ) -> None:
+        """Lay the drawings of one slot over the frames whose event is on and has one."""
         drawing = self.worlds["thing"][number, event, slot]
         on = self.worlds["start"][number, event] <= seconds
         on &= seconds < self.worlds["end"][number, event]
         places = (on & (drawing >= 0)).nonzero()[:, 0]
         if len(places) == 0:
-            return frames
+            return
         number, event, seconds = number[places], event[places], seconds[places]
         if slot == 0:
             place, look = self._where(number, event, seconds)
         else:
             place = self.worlds["place"][number, event, slot]
             look = place.new_tensor([0.0, 1.0]).expand(len(places), 2)
-        drawings = self.atlas.index_select(0, drawing[places])
-        made = stamp(frames.index_select(0, places), drawings, place, look)
-        return made if len(made) == len(frames) else frames.index_copy(0, places, made)
+        stamp(frames, places, self.atlas.index_select(0, drawing[places]), place, look)
 
     def _where(self, number: Tensor, event: Tensor, seconds: Tensor) -> tuple[Tensor, Tensor]:
         """Place and look of the thing at a moment of its appearance."""
@@ -197,11 +196,10 @@ class Painter:
 
     def _changed(self, frames: Tensor, number: Tensor, seconds: Tensor) -> Tensor:
         kind = self._change(number, seconds)
-        for place, change in enumerate(Change):
-            places = (kind == place).nonzero()[:, 0] if change in _CHANGES else ()
+        for place, make in _CHANGES.items():
+            places = (kind == place).nonzero()[:, 0]
             if len(places):
-                made = _CHANGES[change](frames.index_select(0, places))
-                frames = frames.index_copy(0, places, made)
+                frames = frames.index_copy(0, places, make(frames.index_select(0, places)))
         return frames
 
     def _filmed(self, number: Tensor, seconds: Tensor, frames: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 import av
+import av.error
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -177,10 +178,10 @@ def _read(path: Path, size: tuple[int, int], most: int) -> tuple[NDArray[np.uint
             for frame in container.decode(stream):
                 # Area averages: a thin line must not come and go as it moves.
                 small = frame.reformat(width, height, format="rgb24", interpolation="AREA")
-                kept.append(small.to_ndarray().transpose(2, 0, 1))
+                kept.append(np.asarray(small.to_ndarray(), dtype=np.uint8).transpose(2, 0, 1))
                 if len(kept) == most:
                     break
-    except (av.FFmpegError, IndexError, OSError) as error:
+    except (av.error.FFmpegError, IndexError, OSError) as error:
         raise MediaError(
             want=f"a video in {path}", got=error, do="choose a file that plays"
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from timeviper.core.errors import RequestError
 from timeviper.synth.draw import Painter, atlas_tensor
+from timeviper.synth.footage import Footage
 from timeviper.synth.world import Worlds
 
-# Frames drawn at once: 64 of 320x180 are 44 MB of floats.
-_AT_ONCE = 64
+# Frames drawn at once: 16 of 320x180 are 11 MB of floats, which a cache can hold; 64 were measured
+# to be drawn at half the speed.
+_AT_ONCE = 16
 # The same frames were measured to give other bytes from run to run with two threads, and with one
 # thread too while x264's macroblock tree was on.
 _SAME_BYTES = {"threads": "1", "mbtree": "0"}
@@ -57,7 +59,15 @@ class Film:
             )
 
 
-def render_video(worlds: Worlds, path: Path, *, number: int = 0, film: Film | None = None) -> None:
+def render_video(
+    worlds: Worlds,
+    path: Path,
+    *,
+    number: int = 0,
+    film: Film | None = None,
+    footage: Footage | None = None,
+    tell: Callable[[int, int], None] | None = None,
+) -> None:
     """Write one world to an mp4 file; memory does not grow with its length.
 
     An appearance [start, end) is visible in the frames of times start <= t < end.
@@ -67,20 +77,28 @@ def render_video(worlds: Worlds, path: Path, *, number: int = 0, film: Film | No
         path: file to write; it appears only when it is complete.
         number: which world.
         film: frame rate, size and quality.
+        footage: clips, for a world that is shown before one.
+        tell: called now and then with the frames written so far and those of the whole film.
 
     Raises:
-        RequestError: a place that cannot be written.
+        RequestError: a place that cannot be written, or a world whose clip is not in `footage`.
     """
     film = film or Film()
     part = path.with_name(f".{path.name}.part")
     try:
         with av.open(str(part), "w", format="mp4") as container:
             stream = _stream(container, film)
-            for index, pixels in enumerate(_frames(worlds, number, film)):
+            painter = Painter.of(worlds.select([number]), atlas_tensor(96), footage)
+            total = worlds.num_frames * film.fps
+            for index, pixels in enumerate(_frames(painter, total, film)):
+                if tell is not None and index % _AT_ONCE == 0:
+                    tell(index, total)
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 frame.pts, frame.time_base = index, Fraction(1, film.fps)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
+            if tell is not None:
+                tell(total, total)
         os.replace(part, path)
     except OSError as error:
         raise RequestError(
@@ -97,10 +115,8 @@ def _stream(container: OutputContainer, film: Film) -> VideoStream:
     return stream
 
 
-def _frames(worlds: Worlds, number: int, film: Film) -> Iterator[NDArray[np.uint8]]:
+def _frames(painter: Painter, total: int, film: Film) -> Iterator[NDArray[np.uint8]]:
     """Frames in order, shape (height, width, 3)."""
-    painter = Painter.of(worlds.select([number]), atlas_tensor(96))
-    total = worlds.num_frames * film.fps
     for first in range(0, total, _AT_ONCE):
         # In float64 first: a frame at a whole second must not fall before its appearance.
         times = np.arange(first, min(total, first + _AT_ONCE)) / film.fps
