@@ -34,7 +34,7 @@ from timeviper.processing.image import ImageConfig
 from timeviper.processing.messages import VideoPart
 from timeviper.processing.processor import Processor, ProcessorConfig
 from timeviper.processing.prompt import TimePrompt
-from timeviper.synth import objects, questions
+from timeviper.synth import catalogue, questions
 from timeviper.video.clips import available_cores, iterate_clips
 from timeviper.video.sampling import SamplingPolicy, sample_times
 from timeviper.video.source import open_video
@@ -62,7 +62,7 @@ def save_stand_in(folder: Path) -> None:
     init_decoder(model.decoder, generator)
     save_model(model, folder)
     Processor(
-        build(questions.texts(), objects.load_names()),
+        build(questions.texts(), [thing.name for thing in catalogue.things()]),
         image=ImageConfig(size=config.vision.image_size),
         config=ProcessorConfig(
             template="tiny",
