@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +16,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from timeviper.core.config import to_dict
+from timeviper.core.device import peak_bytes
 from timeviper.core.errors import ConfigError
 from timeviper.training.average import Average
 from timeviper.training.checkpoint import Checkpoints, Learner
+from timeviper.training.diagnosis import bad_weights, name_the_layer
 from timeviper.training.distributed import Group
+from timeviper.training.flops import peak_flops
 from timeviper.training.optimizer import (
     OptimizerConfig,
-    bad_weights,
     build_optimizers,
-    check_finite,
     clip_gradients,
     gradient_norm,
     rate_factor,
@@ -44,12 +46,14 @@ class Outcome:
         loss: mean over what the batch holds.
         weight: how much that is; a step's gradient is the weighted mean over its batches.
         tokens: that went through the model, for the log.
+        flops: what that cost, for the log.
         report: gives further numbers when asked.
     """
 
     loss: Float[Tensor, ""]
     weight: float = 1.0
     tokens: int = 0
+    flops: float = 0.0
     report: Callable[[], Report] = dict
 
 
@@ -65,6 +69,8 @@ class LoopConfig:
         optimizer: rates and number of steps.
         accumulate: batches of each rank that make one step.
         log_every: steps between log lines.
+        check_every: steps between looks at loss and gradient, which make a GPU wait; None for
+            with each log line. A checkpoint is never written without.
         save_every_seconds: time between checkpoints; one is always written at the end.
         keep: how many checkpoints stay.
         average: decay of a running mean of the weights, kept beside them; None for none.
@@ -78,6 +84,7 @@ class LoopConfig:
     optimizer: OptimizerConfig
     accumulate: int = 1
     log_every: int = 20
+    check_every: int | None = None
     save_every_seconds: float = 120.0
     keep: int = 2
     average: float | None = None
@@ -100,6 +107,7 @@ class _Meter:
 
     waited: float = 0.0
     tokens: int = 0
+    flops: float = 0.0
     steps: int = 0
     began: float = field(default_factory=time.monotonic)
 
@@ -223,11 +231,11 @@ class _Run(Generic[Batch]):
         self.cursor = taken[-1][1]
         final = self.reached == config.optimizer.steps
         told = final or self.reached % config.log_every == 0
-        if told or keep or final:
+        checked = config.check_every is not None and self.reached % config.check_every == 0
+        if told or keep or final or checked:
+            # Before anything is changed or written.
             loss = self.group.mean(loss)
-            # Before anything is changed or written; not each step, since looking makes a GPU wait.
-            check_finite(self.model.named_parameters(), loss, norm, step=self.reached)
-            self.checked_step = self.reached
+            self._check(loss, norm, taken)
         clip_gradients(self.parameters, norm, limit=config.optimizer.clip)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -250,8 +258,18 @@ class _Run(Generic[Batch]):
             self.checkpoints.start(self.learner, progress)
         self.saved, self.saved_step = time.monotonic(), self.reached
 
+    def _check(self, loss: Tensor, norm: Tensor, taken: Sequence[tuple[Batch, Cursor]]) -> None:
+        """Stop on a bad number; loss and norm are those of all ranks, so all stop."""
+        if math.isfinite(loss.item()) and math.isfinite(norm.item()):
+            self.checked_step = self.reached
+            return
+        where = name_the_layer(self.model, lambda: [self.step(batch) for batch, _ in taken])
+        raise FloatingPointError(
+            f"loss {loss.item():.5g}, gradient norm {norm.item():.5g} at step {self.reached}: {where}"
+        )
+
     def _check_weights(self) -> None:
-        bad = bad_weights(self.model.named_parameters())
+        bad = bad_weights(self.model)
         if self.group.total([bad is not None])[0]:
             where = bad or "on another process"
             raise FloatingPointError(f"weights not finite after step {self.reached}: {where}")
@@ -268,6 +286,7 @@ class _Run(Generic[Batch]):
             losses.append(part.detach())
             weight += outcome.weight
             self.meter.tokens += outcome.tokens
+            self.meter.flops += outcome.flops
         if outcome is None:
             raise TypeError("a step needs a batch")
         total = self.group.sum_gradients(self.parameters, weight=weight)
@@ -278,9 +297,10 @@ class _Run(Generic[Batch]):
         meter, config = self.meter, self.config
         self.meter = _Meter()
         spent = time.monotonic() - meter.began
-        (tokens,) = self.group.total([meter.tokens])
+        tokens, flops = self.group.total([meter.tokens, meter.flops])
         line = {
             "step": self.reached,
+            "steps": config.optimizer.steps,
             "loss": round(loss.item(), 5),
             "gradient_norm": round(norm.item(), 4),
             "rate": rate_factor(self.reached - 1, config.optimizer)
@@ -288,7 +308,14 @@ class _Run(Generic[Batch]):
             "steps_per_second": round(meter.steps / spent, 3),
             "data_wait_percent": round(100 * meter.waited / spent, 1),
         }
-        return line | ({"tokens_per_second": round(tokens / spent, 1)} if tokens else {})
+        if tokens:
+            line["tokens_per_second"] = round(tokens / spent, 1)
+        if self.group.device.type == "cuda":
+            line["gpu_memory_bytes"] = peak_bytes(self.group.device)
+        peak = peak_flops(self.group.device)
+        if flops and peak:
+            line["mfu_percent"] = round(100 * flops / (spent * peak * self.group.ranks), 2)
+        return line
 
 
 def _append(path: Path, line: Report) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,13 @@ from timeviper.training.muon import Muon
 from timeviper.training.sharding import own_part
 
 
+class Schedule(StrEnum):
+    """How the rate falls."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """Rates and decay.
@@ -26,7 +34,9 @@ class OptimizerConfig:
         transfer_factor: what transfer modules' rate is multiplied by (paper: 5).
         weight_decay: of matrices; never of norms, biases, gates, A_log, D, dt_bias, embeddings.
         warmup: steps of rising rate.
-        steps: steps of the whole run; after `hold` of them the rate falls to `final` linearly.
+        schedule: how the rate falls to `final` of its highest: linearly after `hold` of the
+            steps, or as a cosine from the end of the warm-up on.
+        steps: steps of the whole run.
         clip: largest norm of the whole gradient.
         muon: orthogonalised momentum for the matrices inside the layers.
     """
@@ -35,6 +45,7 @@ class OptimizerConfig:
     transfer_factor: float = 1.0
     weight_decay: float = 0.05
     warmup: int = 100
+    schedule: Schedule = Schedule.LINEAR
     steps: int = 1000
     hold: float = 0.5
     final: float = 0.02
@@ -60,9 +71,12 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
 
 
 def rate_factor(step: int, config: OptimizerConfig) -> float:
-    """Share of the highest rate at a step: warm-up, hold, linear fall."""
+    """Share of the highest rate at a step: warm-up, then as the schedule says."""
     if step < config.warmup:
         return (step + 1) / config.warmup
+    if config.schedule is Schedule.COSINE:
+        done = min(1.0, (step - config.warmup) / max(1, config.steps - config.warmup))
+        return config.final + (1 - config.final) * (1 + math.cos(math.pi * done)) / 2
     start = config.hold * config.steps
     if step <= start:
         return 1.0
@@ -94,34 +108,6 @@ def clip_gradients(parameters: Iterable[Tensor], norm: Float[Tensor, ""], *, lim
     """Scale gradients in place so that their `norm` becomes at most `limit`."""
     share = (limit / (norm + 1e-6)).clamp(max=1.0)
     foreach.scale([own_part(p.grad) for p in parameters if p.grad is not None], share)
-
-
-def check_finite(
-    named: Iterable[tuple[str, Tensor]], loss: Tensor, norm: Tensor, *, step: int
-) -> None:
-    """Stop on a loss or a gradient that is not a number, while the gradients are still whole.
-
-    Args:
-        named: parameters, with the gradients of this loss, before any clipping.
-        loss: of this step.
-        norm: of all gradients.
-        step: its number.
-
-    Raises:
-        FloatingPointError: names the step and the first parameter whose gradient is not finite.
-    """
-    if math.isfinite(loss.item()) and math.isfinite(norm.item()):
-        return
-    bad = next(
-        (n for n, p in named if p.grad is not None and not own_part(p.grad).isfinite().all()),
-        "none on this process",
-    )
-    raise FloatingPointError(f"loss {loss.item()} at step {step}; first bad gradient: {bad}")
-
-
-def bad_weights(named: Iterable[tuple[str, Tensor]]) -> str | None:
-    """Name of the first parameter that is not finite on this process."""
-    return next((n for n, p in named if not own_part(p.detach()).isfinite().all()), None)
 
 
 def _is_inner_matrix(name: str, parameter: Tensor) -> bool:

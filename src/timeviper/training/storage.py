@@ -71,8 +71,10 @@ class SafetensorsWriter(StorageWriter):
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         """DCP announces a save; one writer serves one save."""
 
-    def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
-        """Nothing to prepare; the signature is DCP's."""
+    def set_up_storage_writer(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, is_coordinator: bool
+    ) -> None:
+        """Nothing to prepare; DCP passes no more to a writer that asks for no more."""
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """As planned."""
@@ -146,7 +148,7 @@ class SafetensorsReader(StorageReader):
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         """DCP announces a load."""
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+    def read_metadata(self) -> Metadata:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The index in DCP's words."""
         return Metadata(
             {
@@ -162,14 +164,10 @@ class SafetensorsReader(StorageReader):
             }
         )
 
-    def set_up_storage_reader(
-        self,
-        metadata: Metadata,
-        is_coordinator: bool,
-        *args: Any,
-        **kwargs: Any,
+    def set_up_storage_reader(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, metadata: Metadata, is_coordinator: bool
     ) -> None:
-        """Nothing to prepare; the signature is DCP's."""
+        """Nothing to prepare; DCP passes no more to a reader that asks for no more."""
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
         """As planned."""

@@ -17,7 +17,6 @@ from timeviper.training.loop import LoopConfig, Outcome, Report, train
 from timeviper.training.optimizer import (
     OptimizerConfig,
     build_optimizers,
-    check_finite,
     rate_factor,
 )
 from timeviper.training.source import Steps
@@ -147,12 +146,10 @@ def test_every_parameter_has_one_group_and_norms_never_decay() -> None:
     assert {id(model["layer"].bias), id(model["embed"].weight)} == free
 
 
-def test_a_loss_that_is_no_number_names_the_parameter() -> None:
-    model = build()
-    loss = (model(torch.full((1, 6), torch.nan))).sum()
-    loss.backward()
-    with pytest.raises(FloatingPointError, match=r"step 5.*0\.weight"):
-        check_finite(model.named_parameters(), loss, loss, step=5)
+WORDS = {
+    "loss": r"step 6: in the backward pass, first at the gradient of 2\.bias",
+    "gradient": r"step 6: in the backward pass, first at the gradient of 2\.bias",
+}
 
 
 @pytest.mark.parametrize("bad", ["loss", "gradient"])
@@ -168,7 +165,7 @@ def test_a_number_gone_bad_leaves_the_last_checkpoint(bad: str, tmp_path: Path) 
 
     # No line is due: what is about to be saved is looked at all the same.
     config = LoopConfig(folder=folder, optimizer=CONFIG, log_every=1000, save_every_seconds=0.0)
-    with pytest.raises(FloatingPointError, match=r"step 6; first bad gradient: 0\.weight"):
+    with pytest.raises(FloatingPointError, match=WORDS[bad]):
         train(model, Steps(make=make), step, config, tell=lambda line: None)
     fresh = build()
     assert load_weights(folder, fresh) == 5
