@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from itertools import islice
@@ -30,7 +33,11 @@ from timeviper.training.data.collate import Batch, collate
 from timeviper.training.data.dataset import FileDataset
 from timeviper.training.data.packed import PackedSource, PackingConfig
 from timeviper.training.data.reading import Example
+from timeviper.training.loop import LoopConfig, Outcome, Report, train
 from timeviper.training.objective import packed_loss
+from timeviper.training.optimizer import OptimizerConfig
+
+STEPS = OptimizerConfig(steps=5, warmup=2, learning_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +94,40 @@ def test_a_pack_is_each_of_its_samples_alone(folder: Path, sites: str) -> None:
         close(f"gradient of {name}", got=got[name], want=want[name], tol=TOL.training.f64)
 
 
+def losses(media: Path, folder: Path, breaks: list[int]) -> list[float]:
+    """Losses of a run on packs that is broken off at those batches and started anew each time."""
+    lines: list[Report] = []
+    for broken in [*breaks, -1]:
+        model = toy_model(toy_config("transv"), dtype=torch.float32)
+        seen = itertools.count()
+
+        def step(batch: Batch, model: TimeViper = model, seen=seen, broken=broken) -> Outcome:
+            if next(seen) == broken:
+                raise KeyboardInterrupt
+            found = packed_loss(model, batch.inputs)
+            return Outcome(loss=found.loss, weight=found.taught)
+
+        config = LoopConfig(
+            folder=folder, optimizer=STEPS, log_every=1, save_every_seconds=0.0, accumulate=2
+        )
+        packing = PackingConfig(workers=2, most_open=3)
+        source = PackedSource(mixture(media, 12, 5), reader(), packing)
+        with suppress(KeyboardInterrupt):
+            train(model, source, step, config, tell=lines.append)
+    return [line["loss"] for line in lines]
+
+
+@pytest.mark.parametrize("breaks", [[5, 1, 2]])
+def test_training_on_packs_that_breaks_anywhere_is_one_run(
+    folder: Path, tmp_path: Path, breaks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Waiting for a disk proves nothing here.
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    whole = losses(folder, tmp_path / "whole", [])
+    assert len(whole) == STEPS.steps
+    assert losses(folder, tmp_path / "cut", breaks) == whole
+
+
 @cache
 def _source(media: Path, seed: int) -> PackedSource:
     config = PackingConfig(workers=0, most_open=3)
@@ -108,7 +149,7 @@ def same(got: Batch, want: Batch) -> None:
     assert pixels[1] is None or torch.equal(*pixels)
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 2))
 def test_a_plan_that_breaks_anywhere_is_one_plan(folder: Path, legs: list[int], seed: int) -> None:
     whole = list(islice(_source(folder, seed).plan(), sum(legs)))
@@ -120,7 +161,7 @@ def test_a_plan_that_breaks_anywhere_is_one_plan(folder: Path, legs: list[int], 
     assert got == whole
 
 
-@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=2, max_size=3),
     st.integers(0, 2),
