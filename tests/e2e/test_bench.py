@@ -21,11 +21,12 @@ from timeviper.evaluation.synthreel.rows import read_rows
 from timeviper.evaluation.synthreel.run import answer_files
 
 GRID = ("--tasks", "retrieval,absent", "--frames", "32", "--depths", "0,1", "--film", "32x32@1")
+TERSE = ("--max-tokens", 3, "--workers", 0)
 ANSWERS = 2 * (5 + 3)
 
 
 def bench(model: Path, out: Path, *words: object) -> tuple[object, ...]:
-    return ("bench", "synthreel", "--model", model, "--out", out, *GRID, "--workers", 0, *words)
+    return ("bench", "synthreel", "--model", model, "--out", out, *GRID, *TERSE, *words)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -36,6 +37,9 @@ Seed = Annotated[int | None, typer.Option(help="Another seed is another benchmar
 Also = Annotated[int, typer.Option(help="Further questions about each film; they cost no film.")]
 FilmSize = Annotated[str, typer.Option("--film", help="WIDTHxHEIGHT@FPS of the films.")]
 Haystack = Annotated[str, typer.Option(help="`drawn`, or `footage:FOLDER` for real clips.")]
+MaxTokens = Annotated[
+    int, typer.Option(help="Most tokens of an answer; captions may be six times as long.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -58,6 +62,7 @@ def synthreel(  # noqa: PLR0913
     also: Also = 0,
     film: FilmSize = "320x180@1",
     haystack: Haystack = "drawn",
+    max_tokens: MaxTokens = 64,
     control: Annotated[
         str, typer.Option(help="`blind` shows nothing, `oracle` only the moment asked about.")
     ] = "none",
@@ -114,6 +119,7 @@ def synthreel(  # noqa: PLR0913
     grid = make_grid(
         tasks, frames, depths, seeds, seed=seed, also=also, film=film, haystack=haystack
     )
+    grid = replace(grid, max_tokens=max_tokens)
     shown = one_of("--control", control, {c.value: c for c in Control})
     plan = Plan(
         grid=grid,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from timeviper.core.errors import ConfigError, RequestError
 from timeviper.core.seeding import stream
@@ -18,6 +19,10 @@ from timeviper.synth.tasks import Task
 SEED = 20_260_001
 DRAWN, FOOTAGE = "drawn", "footage:"
 _VIDEO_FILES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".ts"}
+# Answers that are lists or texts, and how many times as long they may be.
+_LENGTHS: MappingProxyType[Task, int] = MappingProxyType(
+    {Task.DENSE_CAPTION: 6, Task.SUMMARY: 2, Task.WHAT: 2, Task.MULTI_VALUE: 2}
+)
 # Places of depth that a number of a cell is multiplied by, so that a reel stays the same reel
 # whatever else the grid holds.
 _PLACES = 101
@@ -88,6 +93,7 @@ class Grid:
         film: frame rate, size and quality.
         haystack: `drawn`, or `footage:FOLDER` for real clips behind the drawings.
         paraphrase: ask in any wording; otherwise in the plainest of each task.
+        max_tokens: most tokens of an answer; lists may be twice, captions six times as long.
 
     Raises:
         ConfigError: a grid without cells, or with a length or depth that cannot be.
@@ -102,6 +108,7 @@ class Grid:
     film: Film = field(default_factory=lambda: Film(fps=1))
     haystack: str = DRAWN
     paraphrase: bool = False
+    max_tokens: int = 64
 
     def __post_init__(self) -> None:
         """Refuse what no film can be."""
@@ -109,6 +116,7 @@ class Grid:
             (bool(self.tasks and self.frames and self.depths), "at least one of each", "none"),
             (self.seeds >= 1, "seeds of at least 1", self.seeds),
             (self.also >= 0, "0 or more further questions", self.also),
+            (self.max_tokens >= 1, "max_tokens of at least 1", self.max_tokens),
             (
                 all(SHORTEST <= n <= LONGEST for n in self.frames),
                 f"frames from {SHORTEST} to {LONGEST}",
@@ -146,6 +154,10 @@ class Grid:
             for depth in self.depths
             for task in self.tasks
         ]
+
+    def longest(self, task: Task) -> int:
+        """Most tokens of an answer to a task."""
+        return self.max_tokens * _LENGTHS.get(task, 1)
 
     def clips(self) -> tuple[Path, ...]:
         """Files of the footage in the order of their names; none for a drawn haystack.

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from types import MappingProxyType
 
 from timeviper.core.errors import RequestError
 from timeviper.evaluation.synthreel.answerers import Answerer, Control, Reply, View, view_of
@@ -18,13 +17,6 @@ from timeviper.evaluation.synthreel.manifest import Subject, claim
 from timeviper.evaluation.synthreel.rows import Form, Row, append_rows, mend, read_rows
 from timeviper.synth.choices import as_choices, chosen, rotated
 from timeviper.synth.score import Score, score
-from timeviper.synth.tasks import Task
-
-# Most tokens of an answer; captions and lists are longer.
-MAX_TOKENS = 64
-LONG_ANSWERS: MappingProxyType[Task, int] = MappingProxyType(
-    {Task.DENSE_CAPTION: 384, Task.SUMMARY: 160, Task.WHAT: 128, Task.MULTI_VALUE: 128}
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +143,7 @@ def run(plan: Plan, answerer: Answerer, tell: Tell) -> None:
     counted, right, done = 0, 0, 0
     with closing(_shown(plan, cells, set(before))) as shown:
         for item, prompts in shown:
-            rows = _asked(item, prompts, answerer)
+            rows = _asked(plan.grid, item, prompts, answerer)
             append_rows(answers, rows)
             done += 1
             counted, right = counted + len(rows), right + sum(row.right for row in rows)
@@ -247,12 +239,12 @@ def _prompts(item: Item, control: Control, film: Path) -> Iterator[_Prompt]:
             yield _Prompt(asked=asked, form=Form.CHOICE, rotation=turn, words=words, view=view)
 
 
-def _asked(item: Item, prompts: Sequence[_Prompt], answerer: Answerer) -> list[Row]:
+def _asked(grid: Grid, item: Item, prompts: Sequence[_Prompt], answerer: Answerer) -> list[Row]:
     rows: list[Row] = []
     # One view of a film is read once, whatever is asked about it.
     for view, group in groupby(prompts, key=lambda prompt: prompt.view):
         together = list(group)
-        most = max(LONG_ANSWERS.get(p.asked.question.task, MAX_TOKENS) for p in together)
+        most = max(grid.longest(p.asked.question.task) for p in together)
         replies = answerer.answers(view, [p.words for p in together], max_tokens=most)
         rows += [_row(item, p, r) for p, r in zip(together, replies, strict=True)]
     return rows

@@ -97,6 +97,7 @@ def test_a_grid_survives_json_and_knows_its_keys() -> None:
         ({"seeds": 0}, "seeds of at least 1"),
         ({"also": -1}, "0 or more"),
         ({"frames": (64, 64)}, "once"),
+        ({"max_tokens": 0}, "max_tokens"),
         ({"haystack": FOOTAGE}, "footage:FOLDER"),
         ({"haystack": "flooded"}, "footage:FOLDER"),
     ],
