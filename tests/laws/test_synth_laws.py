@@ -180,6 +180,28 @@ def test_every_option_is_chosen_by_its_words_and_by_its_letter(seed: int) -> Non
                 assert chosen(text, question.options) == place, text
 
 
+JUNK = st.text() | st.text("0123456789:. \n-,;()ABCD٣²atonceimsyx", max_size=80)
+
+
+@settings(max_examples=60)
+@given(SEEDS, JUNK)
+def test_no_answer_breaks_a_score_or_a_choice(seed: int, text: str) -> None:
+    for _, question in asked_of(seed % 50, Asking(paraphrase=False)):
+        got = score(question, text)
+        assert 0 <= got.value <= 1
+        assert got.right == (got.value >= 0.5)
+        place = chosen(text, question.options)
+        assert place is None or 0 <= place < len(question.options)
+
+
+@pytest.mark.parametrize("piece", ["1", "1 ", "1:", "is ", "a cat, ", "1 to 1 s", "1m1", "once ;"])
+def test_long_junk_takes_no_long_time(piece: str) -> None:
+    # A regular expression that backtracks would hang here until the test's time limit.
+    for _, question in asked_of(3, Asking(paraphrase=False))[:18]:
+        score(question, piece * 3000)
+        chosen(piece * 3000, question.options)
+
+
 @given(SEEDS, OFFSETS)
 def test_spans_of_questions_are_moments_of_the_world(seed: int, offset: int) -> None:
     for world, question in asked_of(seed, Asking(offset=offset)):

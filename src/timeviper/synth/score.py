@@ -169,7 +169,7 @@ def _same_things(question: Question, text: str) -> bool:
         case Task.FIRST | Task.LAST:
             return set(named) == set(wanted)
         case Task.READING if things()[wanted[0]].kind is ThingKind.NUMBER:
-            return {int(n) for n in re.findall(r"\d+", text)} == {int(things()[wanted[0]].label)}
+            return set(re.findall(r"\d+", normal(text))) == {things()[wanted[0]].label}
         case _:
             return set(named) - asked == set(wanted)
 

@@ -13,13 +13,17 @@ from timeviper.synth.choices import normal
 from timeviper.synth.world import Change, Motion
 
 _Kind = TypeVar("_Kind", Motion, Change)
-CLOCK = re.compile(r"(?<![\d:])(?:(\d+):)?(\d{1,3}):(\d{2})(?![\d:])")
+CLOCK = re.compile(r"(?<![\d:])(?:(\d{1,3}):)?(\d{1,3}):(\d{2})(?![\d:])", re.ASCII)
+# Bounded, so that no junk takes long to read.
+_NUMBER, _GAP = r"\d{1,6}(?:\.\d{1,6})?", r"\s{0,3}"
+_UNIT = rf"{_GAP}(?:seconds?|secs?|s)\b"
 _SECONDS = re.compile(
-    r"(?:(\d+)\s*(?:minutes?|mins?|m)(?:\s+and)?\s*)?(\d+(?:\.\d+)?)\s*(?:seconds?|secs?|s)\b"
+    rf"(?<![\d.])(?:(?:(\d{{1,6}}){_GAP}(?:minutes?|mins?|m)(?:\s{{1,3}}and)?{_GAP})?({_NUMBER}){_UNIT}"
     # The first of "10 to 15 seconds" has no unit of its own.
-    r"|(\d+(?:\.\d+)?)(?=\s*(?:to|and|until|-|\u2013)\s*\d+(?:\.\d+)?\s*(?:seconds?|secs?|s)\b)"
+    rf"|({_NUMBER})(?={_GAP}(?:to|and|until|-|\u2013){_GAP}{_NUMBER}{_UNIT}))",
+    re.ASCII,
 )
-_TIMES = re.compile(r"\b(?:(once|twice)|(\d+) times?|(\w+) times?)\b")
+_TIMES = re.compile(r"\b(?:(once|twice)|(\d{1,9}) times?|(\w{1,12}) times?)\b")
 _NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _DENIES = re.compile(r"\b(?:no|not|never|none|nothing|nowhere|isnt|doesnt|don t|doesn t|isn t)\b")
 # Beginnings of words that tell a motion or a change, whoever tells it.
@@ -96,7 +100,7 @@ def count_in(text: str) -> int | None:
             return _NUMBER_WORDS.index(word)
     if _DENIES.search(text):
         return 0
-    figures = [int(n) for n in re.findall(r"\b\d+\b", text)]
+    figures = [int(n) for n in re.findall(r"\b\d{1,9}\b", text)]
     figures += [_NUMBER_WORDS.index(w) for w in text.split() if w in _NUMBER_WORDS]
     return figures[0] if len(figures) == 1 else None
 
