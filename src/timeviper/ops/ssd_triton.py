@@ -183,8 +183,8 @@ def _check(operands: Operands) -> None:
 
 def _chunk(chunk_size: int, x: Tensor, B: Tensor) -> int:
     """The largest power of two up to `chunk_size` that matrix units and shared memory take."""
-    is_large = _padded(x.shape[2]) * _padded(B.shape[2]) > 2 * _SMALL_STATE
-    most = 32 if is_large and x.dtype != torch.bfloat16 else 64
+    fits = _residents(x.shape[2], B.shape[2]) > 1 or x.dtype == torch.bfloat16
+    most = 64 if fits else 32
     return 1 << (min(max(chunk_size, 16), most).bit_length() - 1)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.tolerances import TOL, close
 from tests.unit.ops.draws import gradients, scan_operands
+from tests.unit.ops.scratch import fill_scratch
 from timeviper.core.errors import ConfigError
 from timeviper.ops import backend, ssd_chunked, ssd_reference
 from timeviper.ops.ssd import ssd
@@ -77,20 +78,10 @@ def _compare(
 
 
 @pytest.fixture
-def nan_scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def nan_scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fresh memory holds NaN, as it may; what is read before it is written shows."""
-    plain, made = torch.empty, []
-
-    def empty(*shape: Any, **options: Any) -> Tensor:
-        buffer = plain(*shape, **options)
-        if buffer.is_floating_point():
-            made.append(buffer.numel())
-            buffer.fill_(torch.nan)
-        return buffer
-
-    monkeypatch.setattr(torch, "empty", empty)
-    monkeypatch.setattr(torch, "empty_like", lambda x, **o: empty(x.shape, dtype=x.dtype, **o))
-    yield made
+    made = fill_scratch(monkeypatch)
+    yield
     assert made, "nothing asked for memory through torch.empty"
 
 
@@ -298,3 +289,10 @@ def test_sequences_are_cut_where_that_halves_the_longest_walk(
 def test_chunks_are_powers_of_two(asked: int, taken: int) -> None:
     x, b = torch.zeros(1, 1, 64, dtype=torch.bfloat16), torch.zeros(1, 1, 128)
     assert ssd_triton._chunk(asked, x, b) == taken
+
+
+def test_large_states_of_float32_take_shorter_chunks() -> None:
+    """64 tokens of float32 beside a state of 64 x 128 need more memory than a program has."""
+    x = torch.zeros(1, 1, 64)
+    assert ssd_triton._chunk(64, x, torch.zeros(1, 1, 128)) == 32
+    assert ssd_triton._chunk(64, x, torch.zeros(1, 1, 64)) == 64
