@@ -29,7 +29,6 @@ from timeviper.ops.ssd import ssd
 SMALL = {torch.float32: (5e-6, 2e-5), torch.bfloat16: (1e-2, 3e-2)}
 LARGE = 3e-2
 MIB = 2**20
-LEAVES = ("packed", "dt", "A", "D", "dt_bias")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +130,7 @@ def gradients(outputs: tuple[Tensor, Tensor], leaves: dict[str, Tensor]) -> list
 
 def gap(got: Tensor, want: Tensor) -> float:
     """Relative distance of two results, on the device where one is there."""
-    want = want.to(got.device)
+    got, want = got.detach(), want.detach().to(got.device)
     # In slices: float64 copies of the largest case would not fit.
     above = below = 0.0
     for a, b in zip(got.flatten().split(2**26), want.flatten().split(2**26), strict=True):
@@ -216,6 +215,18 @@ def measure(scan: Scan, leaves: dict[str, Tensor], case: Case, rounds: int) -> d
     return found
 
 
+def by_kernel(scan: Scan, leaves: dict[str, Tensor], case: Case) -> dict[str, float]:
+    """Milliseconds of each kernel in one call, both ways where the case has two."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        with torch.set_grad_enabled(case.backward):
+            outputs = scan(leaves)
+            if case.backward:
+                gradients(outputs, leaves)
+        torch.cuda.synchronize()
+    spent = {event.key[:60]: event.device_time_total / 1000 for event in profile.key_averages()}
+    return {key: ms for key, ms in spent.items() if ms > 0}
+
+
 def compare(name: str, case: Case, rounds: int) -> dict[str, Any]:
     """Distances first; times only of scans that agree."""
     leaves = draw(case)
@@ -227,6 +238,7 @@ def compare(name: str, case: Case, rounds: int) -> dict[str, Any]:
         return {**report, "refused": wrong}
     torch.cuda.empty_cache()
     report["triton"] = measure(ours, leaves, case, rounds)
+    report["kernels_ms"] = by_kernel(ours, leaves, case)
     torch.cuda.empty_cache()
     report["chunked"] = measure(theirs, leaves, case, max(3, rounds // 4))
     keys = [key for key in report["triton"] if key.endswith("_ms")]
