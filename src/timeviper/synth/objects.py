@@ -12,17 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _DATA = resources.files("timeviper.synth") / "data"
-# Names of several things, or of stuff that cannot be counted.
-_SEVERAL = """
-    ballet shoes, beads, beans, beer, blueberries, books, bowling, bread, briefs, broccoli,
-    bubble tea, butter, canned food, cereal, cheese, cherries, chocolate, coffee, coral, corn,
-    curry, custard, dna, falafel, field hockey, fire, fireworks, flatbread, fondue, french
-    fries, fried shrimp, goggles, grapes, honey, ice cream, jeans, lettuce, lightning, lips,
-    masks, meat, moon grass, noodles, oden, paella, pancakes, paw prints, popcorn, sake, salad,
-    scissors, shaved ice, shorts, skis, socks, soda, spaghetti, sunglasses, sushi, swords,
-    thread, toilet paper, whiskey, wine, yarn
-"""
-_MANY = frozenset(" ".join(_SEVERAL.split()).split(", "))
+# Last words of names of several things, which "a" does not fit.
+_PLURAL = frozenset(
+    (
+        "grapes", "cherries", "noodles", "pancakes", "blueberries", "beans", "jeans", "socks",
+        "goggles", "briefs", "shorts", "beads", "skis", "masks", "fireworks", "books", "scissors",
+        "sunglasses", "lips", "swords", "fries", "shoes", "prints",
+    )
+)  # fmt: skip
 _SOUNDS_OPEN = ("umbrella", "hourglass")
 
 
@@ -49,8 +46,8 @@ def load_signs(size: int = 96) -> NDArray[np.uint8]:
 
 
 def article(name: str) -> str:
-    """What stands before a name of which there is no telling yet: "a", "an" or "some"."""
-    if name in _MANY:
+    """What stands before a name that was not told before: "a", "an", or "some" for plurals."""
+    if name.split()[-1] in _PLURAL:
         return "some"
     return "an" if name in _SOUNDS_OPEN or name[0] in "aeio" else "a"
 
