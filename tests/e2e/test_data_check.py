@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,32 @@ def test_long_videos_are_cut_on_request(media: Path, toy_folder: Path):
     assert cut.code == 0
     assert 0 < cut.json["frames"]["most"] < 9
     assert cut.json["tokens"]["most"] <= 60
+
+
+def test_a_config_is_checked_as_its_run_will_read_it(media: Path, tmp_path: Path, toy_folder: Path):
+    write_lines(media / "one.jsonl", varied(5))
+    write_lines(media / "two.jsonl", [*varied(3), "{"])
+    config = {
+        "datasets": [
+            {"name": "one", "files": ["one.jsonl"]},
+            {"name": "two", "files": ["tw*.jsonl"], "media_root": "."},
+            {"name": "drawn", "reels": {}},
+        ],
+        "reading": {"budget": 300, "max_frames": 2},
+        "durations": "known.json",
+    }
+    path = media / "data.json"
+    path.write_text(json.dumps(config))
+    ran = called("data", "check", "--config", path, "--model", toy_folder, "--json")
+    assert ran.code == 2
+    assert ran.json["datasets"] == {"one": 5, "two": 4}
+    assert ran.json["packs"]["budget"] == 300
+    assert ran.json["frames"]["most"] == 3
+    assert "a.mp4" in (media / "known.json").read_text()
+    assert "5 one, 4 two" in called("data", "check", "--config", path, "--model", toy_folder).out
+    both = called("data", "check", media / "one.jsonl", "--config", path)
+    assert_refused(both, says="either --config or files")
+    assert_refused(called("data", "check"), says="at least one file")
 
 
 def test_durations_are_kept_for_the_run_and_the_next_check(

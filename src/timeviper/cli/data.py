@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +15,12 @@ from rich.text import Text
 
 from timeviper.cli.guard import EXIT_BAD_INPUT
 from timeviper.cli.terminal import messages, print_json, results
+from timeviper.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from timeviper.training.data.check import Report
+    from timeviper.training.data.dataset import FileDataset
+    from timeviper.training.data.reading import ReadingConfig
 
 data = typer.Typer(help="Look at training data.", no_args_is_help=True)
 
@@ -29,9 +33,12 @@ def training_data() -> None:
 @data.command()
 def check(  # noqa: PLR0913
     files: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(help="JSON arrays, JSON lines or webdataset .tar shards of one data set."),
-    ],
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Check the files of a data config, looked at as it says.")
+    ] = None,
     media_root: Annotated[
         Path | None,
         typer.Option(help="Folder that media paths start from; else each file's own folder."),
@@ -60,38 +67,85 @@ def check(  # noqa: PLR0913
 
     Example: timeviper data check videos.jsonl --media-root /data/videos --budget 16384
     """
-    # Files first: what is wrong with their names shows before torch is loaded.
-    from timeviper.training.data.dataset import FileDataset
-
-    dataset = FileDataset(files, media_root=media_root)
-    from timeviper.processing.processor import Processor
-    from timeviper.training.data.check import check as look
-    from timeviper.training.data.durations import Durations
-    from timeviper.training.data.reading import ReadingConfig, SampleReader, TooLong
-    from timeviper.weights.loader import resolve
-    from timeviper.weights.native import read_config
-
-    known = Durations.load(durations) if durations and durations.exists() else Durations()
-    folder = resolve(model)
-    context = read_config(folder).decoder.max_position_embeddings
-    config = ReadingConfig(
-        budget=context if budget is None else budget,
-        fps=fps,
-        max_frames=max_frames,
-        too_long=TooLong.CUT if cut else TooLong.REPORT,
-    )
-    with _bar(f"checking {dataset.name}") as tell:
-        reader = SampleReader(Processor.load(folder), config, known)
-        report = look(dataset, reader, workers=workers, tell=tell)
-        if durations is not None:
-            known.save(durations)
-    record = report.to_dict() | {"model": model, "files": [str(file) for file in files]}
+    if config is not None:
+        told = (files, media_root, budget, fps, max_frames, cut or None)
+        if any(value is not None for value in told):
+            raise ConfigError(
+                want="either --config or files and how to look at them",
+                got="both",
+                do="leave out one; the config says the rest",
+            )
+        task = _from_config(config)
+    else:
+        datasets = _datasets(files, media_root)
+        task = _Task(datasets, _reading(model, budget, fps, max_frames, cut=cut))
+    report = _run(task, model, durations or task.durations, workers)
+    record = report.to_dict() | {"model": model}
     if as_json:
         print_json(record)
     else:
         _show(report, record)
     if report.bad:
         raise typer.Exit(EXIT_BAD_INPUT)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is checked, and how it is looked at."""
+
+    datasets: list[FileDataset]
+    reading: ReadingConfig
+    durations: Path | None = None
+
+
+def _datasets(files: list[Path] | None, media_root: Path | None) -> list[FileDataset]:
+    # Files first: what is wrong with their names shows before torch is loaded.
+    from timeviper.training.data.dataset import FileDataset
+
+    return [FileDataset(files or (), media_root=media_root)]
+
+
+def _reading(
+    model: str, budget: int | None, fps: float | None, max_frames: int | None, *, cut: bool
+) -> ReadingConfig:
+    from timeviper.training.data.reading import ReadingConfig, TooLong
+    from timeviper.weights.loader import resolve
+    from timeviper.weights.native import read_config
+
+    context = read_config(resolve(model)).decoder.max_position_embeddings
+    return ReadingConfig(
+        budget=context if budget is None else budget,
+        fps=fps,
+        max_frames=max_frames,
+        too_long=TooLong.CUT if cut else TooLong.REPORT,
+    )
+
+
+def _from_config(path: Path) -> _Task:
+    from timeviper.training.data.config import open_datasets, read_data_config
+    from timeviper.training.data.dataset import FileDataset
+
+    config = read_data_config(path)
+    found = open_datasets(config, folder=path.parent)
+    known = None if config.durations is None else path.parent / config.durations
+    # Reels are drawn, so that nothing can be wrong with them.
+    return _Task([one for one in found if isinstance(one, FileDataset)], config.reading, known)
+
+
+def _run(task: _Task, model: str, durations: Path | None, workers: int) -> Report:
+    from timeviper.processing.processor import Processor
+    from timeviper.training.data.check import check as look
+    from timeviper.training.data.durations import Durations
+    from timeviper.training.data.reading import SampleReader
+    from timeviper.weights.loader import resolve
+
+    known = Durations.load(durations) if durations and durations.exists() else Durations()
+    reader = SampleReader(Processor.load(resolve(model)), task.reading, known)
+    with _bar(f"checking {', '.join(one.name for one in task.datasets)}") as tell:
+        report = look(task.datasets, reader, workers=workers, tell=tell)
+    if durations is not None:
+        known.save(durations)
+    return report
 
 
 @contextmanager
@@ -113,6 +167,8 @@ def _show(report: Report, record: dict[str, Any]) -> None:
     console = results()
     facts = Table.grid(padding=(0, 2))
     facts.add_row("samples", f"{record['samples']:,}", _counts(record["formats"]))
+    if len(record["datasets"]) > 1:
+        facts.add_row("", "", _counts(record["datasets"]))
     facts.add_row("good", f"{record['good']:,}", _counts(record["shows"]))
     facts.add_row("bad", Text(f"{record['bad']:,}", style="bold red" if report.bad else "green"))
     packs = record["packs"]

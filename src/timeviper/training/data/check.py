@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -31,6 +31,7 @@ class Report:
 
     Args:
         budget: tokens of a pack.
+        datasets: samples by the name of their data set.
         formats: samples by the format of their file.
         forms: good samples by the form of their record.
         shows: good samples by what they show.
@@ -42,6 +43,7 @@ class Report:
     """
 
     budget: int
+    datasets: Counter[str] = field(default_factory=Counter[str])
     formats: Counter[str] = field(default_factory=Counter[str])
     forms: Counter[str] = field(default_factory=Counter[str])
     shows: Counter[str] = field(default_factory=Counter[str])
@@ -62,6 +64,7 @@ class Report:
             "samples": self.good + self.bad.total(),
             "good": self.good,
             "bad": self.bad.total(),
+            "datasets": dict(self.datasets),
             "formats": dict(self.formats),
             "forms": dict(self.forms),
             "shows": dict(self.shows),
@@ -86,16 +89,16 @@ class Report:
 
 
 def check(
-    dataset: FileDataset,
+    datasets: Sequence[FileDataset],
     reader: SampleReader,
     *,
     workers: int = 1,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Read, measure and open every sample of a data set, in the order of its files.
+    """Read, measure and open every sample of some data sets, in the order of their files.
 
     Args:
-        dataset: the files.
+        datasets: with the files.
         reader: how training would look at them.
         workers: threads that open media.
         tell: told how many samples are done, and how many there are.
@@ -108,11 +111,16 @@ def check(
     """
     report, packer = Report(reader.config.budget), Packer(reader.config.budget)
     places = [
-        Draw(0, part, item) for part in range(dataset.parts) for item in range(dataset.length(part))
+        Draw(number, part, item)
+        for number, dataset in enumerate(datasets)
+        for part in range(dataset.parts)
+        for item in range(dataset.length(part))
     ]
     tell(0, len(places))
-    for done, (place, found) in enumerate(_looked_at(dataset, reader, places, workers), start=1):
+    for done, (place, found) in enumerate(_looked_at(datasets, reader, places, workers), start=1):
+        dataset = datasets[place.dataset]
         report.formats[dataset.kind(place.part)] += 1
+        report.datasets[dataset.name] += 1
         if isinstance(found, SampleError):
             report.bad[found.reason.value] += 1
             kept = report.examples.setdefault(found.reason.value, [])
@@ -155,13 +163,13 @@ class _Good:
 
 
 def _looked_at(
-    dataset: FileDataset, reader: SampleReader, places: list[Draw], workers: int
+    datasets: Sequence[FileDataset], reader: SampleReader, places: list[Draw], workers: int
 ) -> Iterator[tuple[Draw, _Good | SampleError]]:
     """What each place holds, in order, a bounded number ahead."""
     waiting: deque[tuple[Draw, Future[_Good | SampleError]]] = deque()
     with ThreadPoolExecutor(workers, "check") as threads:
         for place in places:
-            waiting.append((place, threads.submit(_look, dataset, reader, place)))
+            waiting.append((place, threads.submit(_look, datasets[place.dataset], reader, place)))
             if len(waiting) >= workers * _AHEAD:
                 done, found = waiting.popleft()
                 yield done, found.result()

@@ -99,12 +99,17 @@ def open_source(
     home = Path(folder)
     known = None if config.durations is None else Durations.load(home / config.durations)
     mixture = Mixture(
-        [_open(one, home) for one in config.datasets],
+        open_datasets(config, folder=home),
         weights=[one.weight for one in config.datasets],
         seed=config.seed,
     )
     reader = SampleReader(processor, config.reading, known)
     return PackedSource(mixture, reader, config.packing)
+
+
+def open_datasets(config: DataConfig, *, folder: Path | str = ".") -> list[Samples]:
+    """The data sets of a config, in its order; raises as `open_source`."""
+    return [_open(one, Path(folder)) for one in config.datasets]
 
 
 def _open(config: DatasetConfig, home: Path) -> Samples:

@@ -18,7 +18,7 @@ def test_good_data_is_measured_as_training_measures_it(media: Path):
     made = reader()
     dataset = FileDataset([write_lines(media / "set0_12.jsonl", varied(12))])
     told: list[tuple[int, int]] = []
-    report = check(dataset, made, workers=3, tell=lambda *found: told.append(found))
+    report = check([dataset], made, workers=3, tell=lambda *found: told.append(found))
     record = report.to_dict()
     assert told == [(n, 12) for n in range(13)]
     assert (record["samples"], record["good"], record["bad"]) == (12, 12, 0)
@@ -57,7 +57,7 @@ def test_every_reason_is_counted_with_its_first_places(media: Path, tmp_path: Pa
     lines = write_lines(media / "bad.jsonl", [*varied(5), *bad])
     tar = write_tar(tmp_path / "s.tar", {"1.json": b"{}"})
     tar.write_bytes(tar.read_bytes()[:1024])
-    report = check(FileDataset([lines, tar], media_root=media), reader(), workers=2)
+    report = check([FileDataset([lines, tar], media_root=media)], reader(), workers=2)
     assert report.good == 5
     assert dict(report.bad) == {
         "malformed record": EXAMPLES + 3,
@@ -78,7 +78,7 @@ def test_a_file_that_cannot_be_used_stops_the_check(tmp_path: Path):
     path = tmp_path / "a.json"
     path.write_text('[{"n": 0}, {"n"')
     with pytest.raises(DataError, match="one complete JSON array"):
-        check(FileDataset([path]), reader())
+        check([FileDataset([path])], reader())
 
 
 def test_spread_of_known_numbers():

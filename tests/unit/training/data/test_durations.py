@@ -28,7 +28,7 @@ def test_a_checked_run_is_planned_without_opening_a_medium(
     made = reader()
     for dataset in mixture(media, 12).datasets:
         assert isinstance(dataset, FileDataset)
-        check(dataset, made)
+        check([dataset], made)
     made.durations.save(tmp_path / "known.json")
     later = knowing(tmp_path / "known.json")
     monkeypatch.setattr(SampleReader, "_opened", None)
@@ -43,7 +43,7 @@ def test_members_of_shards_are_known_too(media: Path, tmp_path: Path, monkeypatc
         tmp_path / "s.tar", {"1.json": record, "1.mp4": (media / "a.mp4").read_bytes()}
     )
     made = reader()
-    assert check(FileDataset([shard]), made).good == 1
+    assert check([FileDataset([shard])], made).good == 1
     made.durations.save(tmp_path / "known.json")
     later = knowing(tmp_path / "known.json")
     monkeypatch.setattr(SampleReader, "_opened", None)
