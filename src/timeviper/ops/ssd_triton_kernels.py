@@ -16,6 +16,10 @@ import triton.language as tl
 from torch import Tensor
 
 
+# Every batch has another number of chunks: kernels made for some of them would be made often.
+_COUNTS = ["num_chunks"]
+
+
 class View(NamedTuple):
     """A tensor (token, head or group, channel) and its strides, wherever its values lie."""
 
@@ -113,7 +117,7 @@ def _raw_steps(
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=_COUNTS)
 def steps_kernel(
     given: Steps,
     chunks: tl.tensor,
@@ -145,7 +149,7 @@ def steps_kernel(
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=_COUNTS)
 def steps_backward_kernel(
     given: Steps,
     found: Found,
@@ -289,7 +293,7 @@ def _outputs(
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=_COUNTS)
 def walk_kernel(
     x: View,
     B: View,
@@ -394,7 +398,7 @@ def join_kernel(
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=_COUNTS)
 def gradients_kernel(
     x: View,
     B: View,
