@@ -186,7 +186,7 @@ def test_export_writes_a_task(tmp_path: Path) -> None:
         (("--shard", "3/2"), "shard"),
         (("--control", "deaf"), "blind"),
         (("--transv", "maybe"), "shipped"),
-        (("--haystack", "footage:/nowhere"), "video files"),
+        (("--haystack", "footage:/nowhere"), "folder with clips"),
         (("--model", "gpt-9"), "tiny"),
         (("--endpoint", "localhost"), "http://"),
         (("--endpoint", "http://127.0.0.1:9/v1"), "--endpoint-model"),

@@ -36,7 +36,7 @@ Seeds = Annotated[int, typer.Option(help="Films of each task, length and depth."
 Seed = Annotated[int | None, typer.Option(help="Another seed is another benchmark of this kind.")]
 Also = Annotated[int, typer.Option(help="Further questions about each film; they cost no film.")]
 FilmSize = Annotated[str, typer.Option("--film", help="WIDTHxHEIGHT@FPS of the films.")]
-Haystack = Annotated[str, typer.Option(help="`drawn`, or `footage:FOLDER` for real clips.")]
+Haystack = Annotated[str, typer.Option(help="`drawn`, `footage` or `footage:FOLDER`: real clips.")]
 MaxTokens = Annotated[
     int, typer.Option(help="Most tokens of an answer; captions may be six times as long.")
 ]

@@ -63,7 +63,7 @@ def film_key(worlds: Worlds, film: Film, clips: Iterable[Path] = ()) -> str:
             digest.update(f"{field.name} {value.dtype} {value.shape}".encode())
             digest.update(np.ascontiguousarray(value).tobytes())
     for clip in clips:
-        digest.update(_file_digest(clip).encode())
+        digest.update(file_digest(clip).encode())
     return digest.hexdigest()[:20]
 
 
@@ -109,11 +109,9 @@ def render(job: FilmJob) -> None:
     make_folder(job.path.parent)
     # A name of its own: two processes may render the same film, and either may win.
     own = job.path.with_name(f"{job.path.stem}.{os.getpid()}{job.path.suffix}")
-    if job.clips:
-        footage = _footage(job.clips, (job.film.height, job.film.width))
-        render_video(job.worlds, own, film=job.film, footage=footage)
-    else:
-        render_video(job.worlds, own, film=job.film)
+    size = (job.film.height, job.film.width)
+    footage = _footage(job.clips, size) if job.clips else None
+    render_video(job.worlds, own, film=job.film, footage=footage)
     os.replace(own, job.path)
 
 
@@ -201,7 +199,13 @@ def _footage(clips: tuple[Path, ...], size: tuple[int, int]) -> Footage:
     return load_footage(clips, height=size[0], width=size[1])
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, remembered while it does not change: it is asked for with every film."""
+    found = path.stat()
+    return _digest(path, found.st_size, found.st_mtime_ns)
+
+
 @lru_cache(maxsize=256)
-def _file_digest(path: Path) -> str:
+def _digest(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from timeviper.core.errors import ConfigError, RequestError
 from timeviper.core.seeding import stream
 from timeviper.synth.asking import Asking, Question
+from timeviper.synth.footage import installed_footage
 from timeviper.synth.questions import ask
 from timeviper.synth.reel import LONGEST, PLACED, SHORTEST, Reel, sample_reel
 from timeviper.synth.render import Film
@@ -17,8 +18,7 @@ from timeviper.synth.tasks import Task
 
 # Worlds of the benchmark: no recipe trains on this seed.
 SEED = 20_260_001
-DRAWN, FOOTAGE = "drawn", "footage:"
-_VIDEO_FILES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".ts"}
+DRAWN, FOOTAGE = "drawn", "footage"
 # Answers that are lists or texts, and how many times as long they may be.
 _LENGTHS: MappingProxyType[Task, int] = MappingProxyType(
     {Task.DENSE_CAPTION: 6, Task.SUMMARY: 2, Task.WHAT: 2, Task.MULTI_VALUE: 2}
@@ -91,7 +91,8 @@ class Grid:
         seed: of the worlds; another seed is another benchmark of the same kind.
         also: further questions about each film, of the grid's other tasks; they cost no film.
         film: frame rate, size and quality.
-        haystack: `drawn`, or `footage:FOLDER` for real clips behind the drawings.
+        haystack: `drawn`, or `footage` for real clips behind the drawings: those installed, or
+            those of a folder with `footage:FOLDER`.
         paraphrase: ask in any wording; otherwise in the plainest of each task.
         max_tokens: most tokens of an answer; lists may be twice, captions six times as long.
 
@@ -133,11 +134,8 @@ class Grid:
                 "one of them twice",
             ),
             (
-                self.haystack == DRAWN
-                or (
-                    bool(self.haystack.removeprefix(FOOTAGE)) and self.haystack.startswith(FOOTAGE)
-                ),
-                "a haystack `drawn` or `footage:FOLDER`",
+                self.haystack == DRAWN or self.haystack.partition(":")[0] == FOOTAGE,
+                "a haystack `drawn`, `footage` or `footage:FOLDER`",
                 repr(self.haystack),
             ),
         )
@@ -163,19 +161,12 @@ class Grid:
         """Files of the footage in the order of their names; none for a drawn haystack.
 
         Raises:
-            RequestError: a folder without videos.
+            RequestError: a folder without clips, or none installed.
         """
         if self.haystack == DRAWN:
             return ()
-        folder = Path(self.haystack.removeprefix(FOOTAGE)).expanduser()
-        found = [p for p in folder.glob("*") if p.suffix.lower() in _VIDEO_FILES]
-        if not found:
-            raise RequestError(
-                want="a folder with video files after `footage:`",
-                got=repr(self.haystack),
-                do="give --haystack footage:FOLDER, or leave it out for drawn backgrounds",
-            )
-        return tuple(sorted(found))
+        _, _, folder = self.haystack.partition(":")
+        return installed_footage(Path(folder).expanduser() if folder else None)
 
     def item(self, cell: Cell, *, clips: int = 0) -> Item:
         """Film and questions of a cell.

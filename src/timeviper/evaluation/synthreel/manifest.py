@@ -34,11 +34,13 @@ class Subject:
         grid: the benchmark.
         answerer: who answers, as `Answerer.identity` tells it.
         control: what is shown.
+        clips: digests of the footage.
     """
 
     grid: Grid
     answerer: Mapping[str, Any]
     control: str
+    clips: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -46,6 +48,7 @@ class Subject:
             "grid": to_dict(self.grid),
             "answerer": dict(self.answerer),
             "control": self.control,
+            "clips": list(self.clips),
             "drawing": DRAWING,
         }
 

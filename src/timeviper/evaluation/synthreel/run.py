@@ -11,7 +11,14 @@ from pathlib import Path
 
 from timeviper.core.errors import RequestError
 from timeviper.evaluation.synthreel.answerers import Answerer, Control, Reply, View, view_of
-from timeviper.evaluation.synthreel.films import FilmJob, film_key, make_folder, rendered, sweep
+from timeviper.evaluation.synthreel.films import (
+    FilmJob,
+    file_digest,
+    film_key,
+    make_folder,
+    rendered,
+    sweep,
+)
 from timeviper.evaluation.synthreel.grid import Asked, Cell, Grid, Item
 from timeviper.evaluation.synthreel.manifest import Subject, claim
 from timeviper.evaluation.synthreel.rows import Form, Row, append_rows, mend, read_rows
@@ -132,10 +139,13 @@ def run(plan: Plan, answerer: Answerer, tell: Tell) -> None:
     Law: ended at any moment and run again, the answers are those of one whole run.
     """
     make_folder(plan.out)
-    claim(
-        plan.out,
-        Subject(grid=plan.grid, answerer=answerer.identity(), control=plan.control.value),
+    subject = Subject(
+        grid=plan.grid,
+        answerer=answerer.identity(),
+        control=plan.control.value,
+        clips=tuple(file_digest(clip) for clip in plan.grid.clips()),
     )
+    claim(plan.out, subject)
     answers = plan.out / plan.shard.answers
     mend(answers)
     before = {row.key: row.right for row in read_rows(answer_files(plan.out))}

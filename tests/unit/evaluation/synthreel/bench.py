@@ -52,7 +52,7 @@ def truthful(grid: Grid) -> Scripted:
     """Knows every answer of a grid."""
     truth: dict[str, str] = {}
     for cell in grid.cells():
-        for asked in grid.item(cell).asked:
+        for asked in grid.item(cell, clips=len(grid.clips())).asked:
             question = asked.question
             truth[question.question] = question.answer
             for turn in range(len(question.options)):

@@ -98,7 +98,6 @@ def test_a_grid_survives_json_and_knows_its_keys() -> None:
         ({"also": -1}, "0 or more"),
         ({"frames": (64, 64)}, "once"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"haystack": FOOTAGE}, "footage:FOLDER"),
         ({"haystack": "flooded"}, "footage:FOLDER"),
     ],
 )
@@ -116,14 +115,19 @@ def test_tasks_by_name() -> None:
         parse_tasks([])
 
 
-def test_footage_is_the_videos_of_a_folder_in_order(tmp_path: Path) -> None:
+def test_footage_is_the_videos_of_a_folder_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("b.mp4", "a.MKV", "notes.txt"):
         (tmp_path / name).touch()
-    grid = small_grid(haystack=f"{FOOTAGE}{tmp_path}")
+    grid = small_grid(haystack=f"{FOOTAGE}:{tmp_path}")
     assert [clip.name for clip in grid.clips()] == ["a.MKV", "b.mp4"]
     assert small_grid().clips() == ()
-    with pytest.raises(RequestError, match="folder with video files"):
-        small_grid(haystack=f"{FOOTAGE}{tmp_path}/none").clips()
+    with pytest.raises(RequestError, match="folder with clips"):
+        small_grid(haystack=f"{FOOTAGE}:{tmp_path}/none").clips()
+    # Without a folder: what is installed, or what the variable names.
+    monkeypatch.setenv("TIMEVIPER_FOOTAGE", str(tmp_path))
+    assert small_grid(haystack=FOOTAGE).clips() == grid.clips()
 
 
 def test_films_take_their_haystacks_in_turn() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.toy_engine import noise, write_video
 from tests.unit.evaluation.synthreel.bench import (
     Scripted,
     plan_of,
@@ -190,6 +191,23 @@ def test_films_can_be_rendered_before(tmp_path: Path) -> None:
     assert not answer_files(tmp_path)
     run(plan, truthful(grid), silent)
     assert {path: path.stat().st_mtime_ns for path in plan.films.iterdir()} == films
+
+
+def test_footage_is_shown_and_other_footage_is_another_benchmark(tmp_path: Path) -> None:
+    clip = tmp_path / "clips" / "a.mp4"
+    clip.parent.mkdir()
+    write_video(clip, noise(6, side=32))
+    grid = small_grid(Task.RETRIEVAL, haystack=f"footage:{clip.parent}")
+    plan = plan_of(tmp_path / "real", grid)
+    run(plan, truthful(grid), silent)
+    drawn = plan_of(tmp_path / "drawn", small_grid(Task.RETRIEVAL))
+    run(drawn, truthful(drawn.grid), silent)
+    real, plain = (sum(f.stat().st_size for f in p.films.iterdir()) for p in (plan, drawn))
+    # Noise behind the drawings costs far more bits than a smooth background.
+    assert real > 1.5 * plain
+    write_video(clip, noise(7, side=32))
+    with pytest.raises(RequestError, match="the same benchmark"):
+        run(plan, truthful(grid), silent)
 
 
 def test_another_grid_in_the_same_folder_is_refused(tmp_path: Path) -> None:
