@@ -15,7 +15,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-
 # Every batch has another number of chunks: kernels made for some of them would be made often.
 _COUNTS = ["num_chunks"]
 
