@@ -131,7 +131,11 @@ class FileDataset:
 
     def read(self, part: int, item: int) -> Sample:
         """One sample; see `Samples.read`."""
-        return read_record(self._part(part).read(item))
+        try:
+            return read_record(self._part(part).read(item))
+        except OSError as error:
+            # The file was there when the run began: no fault of one sample.
+            raise _unreadable(self.files[part], error) from None
 
     def _part(self, part: int) -> RecordFile:
         with self._lock:
@@ -154,10 +158,9 @@ def recognise_format(path: Path) -> Format:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
-        raise DataError(
-            want="a readable file", got=f"{path} ({error.strerror})", do="check the path"
-        ) from None
-    found = next((f for f in FORMATS if f.fits(path.name.lower(), head.lstrip())), None)
+        raise _unreadable(path, error) from None
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    found = next((f for f in FORMATS if f.fits(path.name.lower(), text)), None)
     if found is None or not head.strip():
         raise DataError(
             want="a JSON array, one JSON object a line, or an uncompressed .tar of a webdataset",
@@ -165,3 +168,9 @@ def recognise_format(path: Path) -> Format:
             do="convert the file, or unpack it if it is compressed",
         )
     return found
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        want="a readable file", got=f"{path} ({error.strerror})", do="check the path and the disk"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, final
@@ -108,6 +108,17 @@ class PackedSource:
         for pack, _, after in self._packs(cursor):
             yield pack, after()
 
+    def progress(self, cursor: Mapping[str, Any]) -> dict[str, float]:
+        """Numbers for a log: how full the packs up to a cursor are, bad samples, epochs."""
+        samples, packs = cursor["samples"], cursor["packs"]
+        places: Mapping[str, Sequence[int]] = cursor["mixture"]["at"]
+        return {
+            "packs": packs,
+            "fill": cursor["tokens"] / (self.reader.config.budget * packs) if packs else 0.0,
+            "samples": samples["taken"],
+            "bad_samples": sum(samples["bad"].values()) + self.unbuilt.count,
+        } | {f"epoch/{name}": place[0] for name, place in places.items()}
+
     def _rounds(
         self, cursor: Mapping[str, Any] | None, *, rank: int, ranks: int
     ) -> Iterator[_Planned]:
@@ -135,11 +146,13 @@ class PackedSource:
         pending: list[Any] = cursor["pending"] if cursor else []
         packer = Packer(self.reader.config.budget, most_open=self.config.most_open, pending=pending)
         number = int(cursor["packs"]) if cursor else 0
+        packed = int(cursor["tokens"]) if cursor else 0
 
         def after() -> Cursor:
             return {
                 "data": identity,
                 "packs": number,
+                "tokens": packed,
                 "mixture": walker.cursor,
                 "samples": tally.counts,
                 "pending": packer.pending,
@@ -155,7 +168,7 @@ class PackedSource:
                 continue
             pack = packer.add(Item(draw, tokens))
             if pack is not None:
-                number += 1
+                number, packed = number + 1, packed + pack.tokens
                 yield pack, number - 1, after
 
     def _built_ahead(self, rounds: Iterator[_Planned]) -> Iterator[tuple[Batch, Cursor]]:

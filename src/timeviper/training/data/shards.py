@@ -13,7 +13,7 @@ from typing import Any, final
 from timeviper.core.errors import MediaError
 from timeviper.training.data.files import RecordFile, parse_object
 from timeviper.training.data.records import Record
-from timeviper.training.data.samples import Opener, Origin, Reason, SampleError
+from timeviper.training.data.samples import DataError, Opener, Origin, Reason, SampleError
 from timeviper.video.base import VideoSource
 from timeviper.video.source import open_video
 
@@ -58,6 +58,7 @@ class Member:
 
         Raises:
             MediaError: it is too large, or cannot be read as a video or picture.
+            DataError: the shard is gone or the disk is full.
         """
         if self.size > MOST_MEMBER_BYTES:
             raise MediaError(
@@ -68,7 +69,14 @@ class Member:
         # A folder of its own, so that the file keeps its name in messages.
         with tempfile.TemporaryDirectory(prefix="timeviper-") as folder:
             path = Path(folder) / Path(self.name).name
-            self._copy(path)
+            try:
+                self._copy(path)
+            except OSError as error:
+                raise DataError(
+                    want=f"{self.shard} to be readable, and {self.size:,} bytes free in {folder}",
+                    got=error,
+                    do="free some space, or let TMPDIR name a larger disk",
+                ) from None
             yield open_video(path)
 
     def _copy(self, path: Path) -> None:

@@ -45,6 +45,12 @@ class Tally:
         with self._lock:
             return {"taken": self._taken, "bad": dict(self._bad)}
 
+    @property
+    def count(self) -> int:
+        """Bad samples of all reasons."""
+        with self._lock:
+            return self._bad.total()
+
     def took(self) -> None:
         """Count a sample, good or bad."""
         with self._lock:

@@ -78,6 +78,14 @@ def test_a_file_that_is_no_data_is_refused(tmp_path: Path, name, content, messag
         recognise_format(path)
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path: Path):
+    records = [llava("a?", "b")] * 2
+    for name, write in (("a.json", write_array), ("b.txt", write_lines)):
+        path = write(tmp_path / name, records)
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert all(isinstance(sample, Sample) for sample in everything(FileDataset([path])))
+
+
 def test_no_files_are_refused():
     with pytest.raises(DataError, match="at least one file"):
         FileDataset([])

@@ -173,6 +173,33 @@ def test_the_plan_is_the_order_without_the_frames(media: Path):
     assert [c for _, c in planned] == [c for _, c in batches]
 
 
+def test_progress_is_told_in_numbers(media: Path):
+    made = source(media, 12)
+    taken = take(made, 5)
+    told = made.progress(taken[-1][1])
+    used = sum(batch.inputs.layout.total for batch, _ in taken)
+    assert told == {
+        "packs": 5,
+        "fill": pytest.approx(used / (5 * BUDGET)),
+        "samples": taken[-1][1]["samples"]["taken"],
+        "bad_samples": 0,
+        "epoch/set0_12.jsonl": told["epoch/set0_12.jsonl"],
+    }
+    assert 0.3 < told["fill"] <= 1
+    # A resumed run counts on.
+    (later,) = take(made, 1, taken[2][1])
+    assert made.progress(later[1]) == made.progress(taken[3][1])
+
+
+def test_a_file_that_vanishes_stops_the_run_with_its_name(media: Path, tmp_path: Path):
+    made = of(write_lines(tmp_path / "gone.jsonl", [llava("a?", "b")] * 9))
+    batches = made.batches(None, rank=0, ranks=1)
+    next(batches)
+    (tmp_path / "gone.jsonl").unlink()
+    with pytest.raises(DataError, match=r"gone\.jsonl \(No such file"):
+        list(islice(batches, 50))
+
+
 @pytest.mark.parametrize(
     "config",
     [{"most_open": 0}, {"workers": -1}, {"ahead": 0}, {"grace": -1}, {"most_bad_share": 2}],

@@ -121,6 +121,19 @@ def test_a_truncated_member_found_late_is_refused(shard: Path, tmp_path: Path):
         pass
 
 
+def test_a_full_disk_stops_the_run_and_blames_no_sample(
+    shard: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sample = everything(FileDataset([shard]))[0]
+
+    def full(self, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards.Member, "_copy", full)
+    with pytest.raises(DataError, match="No space left on device; free some space"):
+        reader().measure(sample)
+
+
 def test_compressed_shards_and_strangers_are_refused(tmp_path: Path):
     path = tmp_path / "s.tar.gz"
     path.write_bytes(b"\x1f\x8b\x08\x00rest")
