@@ -15,6 +15,7 @@ from timeviper.cli.doctor import doctor
 from timeviper.cli.guard import GuardedGroup
 from timeviper.cli.inspect import inspect
 from timeviper.cli.synth import make
+from timeviper.cli.train import train
 
 app = typer.Typer(
     cls=GuardedGroup,
@@ -31,6 +32,7 @@ app.command()(ask)
 app.command()(demo)
 app.command()(doctor)
 app.command()(inspect)
+app.command()(train)
 app.add_typer(bench, name="bench")
 app.add_typer(data, name="data")
 app.add_typer(synth, name="synth")

@@ -9,7 +9,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from timeviper.core.errors import TimeviperError
 from timeviper.training.sharding import own_part
+
+
+class DivergedError(TimeviperError, FloatingPointError):
+    """A run that met a number that is not finite."""
+
+    def __init__(self, got: str) -> None:
+        super().__init__(
+            want="finite numbers",
+            got=got,
+            do="look at that layer's input, or lower the rate; the last checkpoint is good, and "
+            "the same command goes on from it",
+        )
 
 
 def name_the_layer(model: nn.Module, rerun: Callable[[], object]) -> str:

@@ -20,7 +20,7 @@ from timeviper.core.device import peak_bytes
 from timeviper.core.errors import ConfigError
 from timeviper.training.average import Average
 from timeviper.training.checkpoint import Checkpoints, Learner
-from timeviper.training.diagnosis import bad_weights, name_the_layer
+from timeviper.training.diagnosis import DivergedError, bad_weights, name_the_layer
 from timeviper.training.distributed import Group
 from timeviper.training.flops import peak_flops
 from timeviper.training.optimizer import (
@@ -140,7 +140,7 @@ def train(
         or the source came to an end.
 
     Raises:
-        FloatingPointError: the loss or a gradient is not a number; the last checkpoint stays.
+        DivergedError: the loss or a gradient is not a number; the last checkpoint stays.
         CheckpointError: a checkpoint of another model or run in the folder, or one that could not
             be written; the last whole one stays.
         PeerError: another process of the run died.
@@ -162,7 +162,7 @@ def train(
         run.save()
     except BaseException as error:
         # What is being written is older than the trouble, and good; but to finish it takes all.
-        if run.group.ranks == 1 or isinstance(error, FloatingPointError):
+        if run.group.ranks == 1 or isinstance(error, DivergedError):
             run.checkpoints.settle(wait=True)
         raise
     run.checkpoints.settle(wait=True)
@@ -264,15 +264,14 @@ class _Run(Generic[Batch]):
             self.checked_step = self.reached
             return
         where = name_the_layer(self.model, lambda: [self.step(batch) for batch, _ in taken])
-        raise FloatingPointError(
-            f"loss {loss.item():.5g}, gradient norm {norm.item():.5g} at step {self.reached}: {where}"
-        )
+        numbers = f"loss {loss.item():.5g}, gradient norm {norm.item():.5g}"
+        raise DivergedError(f"{numbers} at step {self.reached}: {where}")
 
     def _check_weights(self) -> None:
         bad = bad_weights(self.model)
         if self.group.total([bad is not None])[0]:
             where = bad or "on another process"
-            raise FloatingPointError(f"weights not finite after step {self.reached}: {where}")
+            raise DivergedError(f"weights not finite after step {self.reached}: {where}")
 
     def _learn(self, batches: Sequence[Batch]) -> tuple[Tensor, Outcome]:
         """Gradients of a step, over all its batches and ranks; its loss on this rank."""

@@ -13,7 +13,7 @@ from timeviper.core.errors import ConfigError
 from timeviper.model.config import TransferPlan
 from timeviper.model.decoder import with_plan
 from timeviper.model.vlm import TimeViper
-from timeviper.training.data.reading import TooLong
+from timeviper.training.data.config import DataConfig
 from timeviper.training.optimizer import OptimizerConfig, Schedule, build_optimizers
 
 
@@ -27,23 +27,6 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """A data set of a mixture.
-
-    Args:
-        files: JSON arrays, JSON lines or webdataset shards.
-        media_root: folder that paths of media start from; each file's own when not given.
-        name: in cursors and reports; the first file's name when not given.
-        weight: how often it is drawn, relative to the others.
-    """
-
-    files: tuple[str, ...]
-    media_root: str | None = None
-    name: str | None = None
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage of a run; the defaults are the paper's, batch and length are not stated there.
 
@@ -51,8 +34,7 @@ class Stage:
         name: of its folder.
         train: parts that learn; all others stay as they are.
         steps: updates.
-        data: what is learned from.
-        budget: most tokens of a pack; every process takes one pack a batch.
+        data: what is learned from; every process takes one pack a batch.
         accumulate: packs of each process that make one update.
         learning_rate: highest rate.
         transfer_rate: highest rate of the transfer modules.
@@ -64,9 +46,6 @@ class Stage:
         muon: orthogonalised momentum for matrices; not with sharding.
         merge: whether a frame's tokens are merged to the model's number.
         drop: whether the model's transfer sites are active.
-        fps: frames a second; None leaves it to the model.
-        max_frames: most frames of a video.
-        too_long: what happens to a sample of more than `budget` tokens.
         average: decay of a running mean of the weights, which is then what the stage ends with.
         adapter_rank: width of LoRA adapters in the language model, which then learn in its place;
             0 for none.
@@ -75,8 +54,7 @@ class Stage:
     name: str
     train: tuple[Part, ...]
     steps: int
-    data: tuple[DataConfig, ...]
-    budget: int = 8192
+    data: DataConfig
     accumulate: int = 1
     learning_rate: float = 1e-5
     transfer_rate: float = 5e-5
@@ -88,24 +66,21 @@ class Stage:
     muon: bool = False
     merge: bool = True
     drop: bool = True
-    fps: float | None = None
-    max_frames: int | None = 256
-    too_long: TooLong = TooLong.CUT
     average: float | None = None
     adapter_rank: int = 0
 
     def __post_init__(self) -> None:
         """Check counts and rates."""
-        if not self.train or not self.data:
+        if not self.train:
             raise ConfigError(
-                want=f"stage {self.name!r} to name parts that train and data",
-                got=f"train {list(self.train)}, {len(self.data)} data sets",
-                do=f"choose parts among {', '.join(Part)} and name files",
+                want=f"stage {self.name!r} to name parts that train",
+                got="none",
+                do=f"choose parts among {', '.join(Part)}",
             )
-        if min(self.steps, self.budget, self.accumulate) < 1 or self.adapter_rank < 0:
+        if min(self.steps, self.accumulate) < 1 or self.adapter_rank < 0:
             raise ConfigError(
-                want=f"steps, budget and accumulate of stage {self.name!r} above zero",
-                got=f"{self.steps}, {self.budget}, {self.accumulate}",
+                want=f"steps and accumulate of stage {self.name!r} above zero",
+                got=f"{self.steps}, {self.accumulate}",
                 do="correct the counts",
             )
         if min(self.learning_rate, self.transfer_rate) <= 0 or not 0 <= self.warmup_ratio < 1:
@@ -132,28 +107,21 @@ class Stage:
         )
 
 
-def align(*, steps: int, data: tuple[DataConfig, ...], budget: int = 8192) -> Stage:
+def align(*, steps: int, data: DataConfig) -> Stage:
     """The paper's stage 1: the projector learns to be read, from all tokens of images."""
-    return Stage(
-        name="align",
-        train=(Part.PROJECTOR,),
-        steps=steps,
-        data=data,
-        budget=budget,
-        merge=False,
-        drop=False,
-    )
+    parts = (Part.PROJECTOR,)
+    return Stage(name="align", train=parts, steps=steps, data=data, merge=False, drop=False)
 
 
-def instruct(*, steps: int, data: tuple[DataConfig, ...], budget: int = 8192) -> Stage:
+def instruct(*, steps: int, data: DataConfig) -> Stage:
     """The paper's stage 2: projector, language model and transfer modules learn to answer."""
     parts = (Part.PROJECTOR, Part.LANGUAGE, Part.TRANSFER)
-    return Stage(name="instruct", train=parts, steps=steps, data=data, budget=budget)
+    return Stage(name="instruct", train=parts, steps=steps, data=data)
 
 
-def transfer_only(*, steps: int, data: tuple[DataConfig, ...], budget: int = 8192) -> Stage:
+def transfer_only(*, steps: int, data: DataConfig) -> Stage:
     """An optional stage: the transfer modules alone, for a model that was trained without."""
-    return Stage(name="transfer", train=(Part.TRANSFER,), steps=steps, data=data, budget=budget)
+    return Stage(name="transfer", train=(Part.TRANSFER,), steps=steps, data=data)
 
 
 def model_of_stage(model: TimeViper, stage: Stage) -> TimeViper:
