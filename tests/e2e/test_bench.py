@@ -121,6 +121,7 @@ def test_ended_by_a_signal_and_gone_on_with(
     assert before.items() <= texts(out).items()
 
 
+@pytest.mark.slow
 def test_renderers_end_with_a_killed_parent(toy_folder: Path, tmp_path: Path) -> None:
     words = ("bench", "synthreel", "--out", tmp_path, "--films-only", "--workers", 1)
     # Hours of film: it is ended long before it is done.

@@ -24,7 +24,7 @@ def small_grid(*tasks: Task, **changes: Any) -> Grid:
 
 
 def plan_of(out: Path, grid: Grid, **changes: Any) -> Plan:
-    return Plan(grid=grid, out=out, films=out / "films", **changes)
+    return Plan(grid=grid, out=out, **({"films": out / "films"} | changes))
 
 
 class Scripted:

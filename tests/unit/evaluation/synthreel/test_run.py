@@ -93,13 +93,14 @@ def test_what_was_asked_is_not_asked_again(tmp_path: Path) -> None:
 def test_a_run_cut_anywhere_goes_on_to_the_same_answers(tmp_path: Path) -> None:
     grid = small_grid(Task.RETRIEVAL, Task.ABSENT)
     whole = tmp_path / "whole"
-    run(plan_of(whole, grid), truthful(grid), silent)
+    films = tmp_path / "films"
+    run(plan_of(whole, grid, films=films), truthful(grid), silent)
     data = (whole / Shard().answers).read_bytes()
     for share in (0.0, 0.1, 0.35, 0.5, 0.99):
         out = tmp_path / f"cut{share}"
         out.mkdir()
         (out / Shard().answers).write_bytes(data[: int(len(data) * share)])
-        run(plan_of(out, grid), truthful(grid), silent)
+        run(plan_of(out, grid, films=films), truthful(grid), silent)
         assert rows_of(out) == rows_of(whole)
 
 
@@ -121,12 +122,13 @@ def test_what_breaks_in_the_middle_keeps_what_was_answered(tmp_path: Path) -> No
 
 def test_shards_are_disjoint_and_together_the_whole(tmp_path: Path) -> None:
     grid = small_grid(Task.RETRIEVAL, Task.COUNT, depths=(0.0, 0.5, 1.0))
-    run(plan_of(tmp_path / "whole", grid), truthful(grid), silent)
+    films = tmp_path / "films"
+    run(plan_of(tmp_path / "whole", grid, films=films), truthful(grid), silent)
     asked: list[str] = []
     for number in (1, 2, 3, 4):
         answerer = truthful(grid)
         shard = Shard(number=number, of=4)
-        run(plan_of(tmp_path / "parts", grid, shard=shard), answerer, silent)
+        run(plan_of(tmp_path / "parts", grid, films=films, shard=shard), answerer, silent)
         asked += answerer.prompts
     assert len(answer_files(tmp_path / "parts")) == 4
     assert rows_of(tmp_path / "parts") == rows_of(tmp_path / "whole")
