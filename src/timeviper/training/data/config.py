@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -114,7 +114,8 @@ def open_datasets(config: DataConfig, *, folder: Path | str = ".") -> list[Sampl
 
 def _open(config: DatasetConfig, home: Path) -> Samples:
     if config.reels is not None:
-        return ReelDataset(config.reels, name=config.name)
+        clips = tuple(str(home / path) for path in config.reels.footage)
+        return ReelDataset(replace(config.reels, footage=clips), name=config.name)
     root = None if config.media_root is None else home / config.media_root
     files = [path for pattern in config.files for path in _matches(pattern, home)]
     return FileDataset(files, media_root=root, name=config.name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -20,8 +21,9 @@ from timeviper.synth.asking import Asking, Question
 from timeviper.synth.canvas import degrade
 from timeviper.synth.choices import as_choices, choice_answer
 from timeviper.synth.draw import Painter, atlas_tensor
+from timeviper.synth.footage import Footage, load_footage
 from timeviper.synth.questions import ask
-from timeviper.synth.sample import SHORTEST, sample_worlds
+from timeviper.synth.sample import SHORTEST, Setting, sample_worlds
 from timeviper.synth.tasks import Task
 from timeviper.synth.world import Worlds
 from timeviper.training.data.samples import Opener, Origin, Sample
@@ -31,6 +33,8 @@ _ITEMS = 1024
 # Frames drawn at once: 64 of 192 x 96 are 14 MB of floats.
 _AT_ONCE = 64
 _SHOWN = "reel"
+# Rows and columns that footage is kept at.
+_CLIP = (108, 192)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,7 @@ class ReelConfig:
         choices: share of questions with options, where the task has some.
         seed: of all reels; keep it apart from the seeds that are evaluated.
         count: reels before the first comes again.
+        footage: video files that worlds are shown before, besides drawn backgrounds.
     """
 
     frames: tuple[int, ...] = (64,)
@@ -52,6 +57,7 @@ class ReelConfig:
     choices: float = 0.2
     seed: int = 0
     count: int = 1 << 20
+    footage: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse lengths and counts that mean nothing."""
@@ -107,7 +113,7 @@ class ReelDataset:
         number, config = part * _ITEMS + item, self.config
         rng = stream(config.seed, "reels", number)
         frames = int(config.frames[int(rng.integers(len(config.frames)))])
-        worlds = sample_worlds(rng, 1, frames)
+        worlds = sample_worlds(rng, 1, frames, Setting(clips=len(config.footage)))
         turns: list[Message] = []
         asked: Question | None = None
         for question in self._questions(worlds, rng):
@@ -119,7 +125,9 @@ class ReelDataset:
             turns.append(Message(role="user", parts=(*shown, TextPart(words))))
             turns.append(Message(role="assistant", parts=(TextPart(answer),)))
             asked = asked or question
-        reel: Opener = DrawnReel(worlds, f"{self.identity}:{number}", config.seed, number)
+        reel: Opener = DrawnReel(
+            worlds, self._clips, f"{self.identity}:{number}", (config.seed, number)
+        )
         return Sample(
             turns=tuple(turns),
             origin=Origin(self._name, number),
@@ -129,6 +137,11 @@ class ReelDataset:
             end_seconds=asked.end_seconds if asked and config.questions == 1 else None,
             openers={_SHOWN: reel},
         )
+
+    @cached_property
+    def _clips(self) -> Footage | None:
+        paths = [Path(path) for path in self.config.footage]
+        return load_footage(paths, height=_CLIP[0], width=_CLIP[1]) if paths else None
 
     def _questions(self, worlds: Worlds, rng: np.random.Generator) -> Iterator[Question]:
         world, order, left = worlds.world(0), list[str](), self.config.questions
@@ -156,20 +169,20 @@ class DrawnReel:
 
     Args:
         worlds: one world.
+        footage: that it may be shown before.
         identity: names its pixels.
-        seed: of its grain.
-        number: of the reel.
+        names: seed and number, of its grain.
     """
 
     worlds: Worlds
+    footage: Footage | None
     identity: str
-    seed: int
-    number: int
+    names: tuple[int, int]
 
     @contextmanager
     def open(self) -> Generator[VideoSource]:
         """The world at a frame a second."""
-        yield WorldSource(self.worlds, self.seed, self.number)
+        yield WorldSource(Painter.of(self.worlds, _atlas(), self.footage), self.worlds, self.names)
 
 
 @final
@@ -177,13 +190,13 @@ class WorldSource(VideoSource):
     """Frames of a world, drawn at the size that is asked for and degraded as cameras and codecs do.
 
     Args:
-        worlds: one world.
-        seed: with `number`, of the grain.
-        number: of the reel.
+        painter: of one world.
+        worlds: that world.
+        names: of the grain.
     """
 
-    def __init__(self, worlds: Worlds, seed: int, number: int) -> None:
-        self._worlds, self._names = worlds, (seed, number)
+    def __init__(self, painter: Painter, worlds: Worlds, names: tuple[int, int]) -> None:
+        self._painter, self._names = painter, names
         count = worlds.num_frames
         self._times = np.arange(count, dtype=np.float64)
         self._info = VideoInfo(
@@ -214,14 +227,13 @@ class WorldSource(VideoSource):
 
     def open_reader(self, size: Size, *, threads: int = 1) -> FrameReader:
         """Make a reader; see `VideoSource.open_reader`."""
-        return _Drawing(self._worlds, size, self._names)
+        return _Drawing(self._painter, size, self._names)
 
 
 @final
 class _Drawing(FrameReader):
-    def __init__(self, worlds: Worlds, size: Size, names: tuple[int, int]) -> None:
-        self._painter = Painter.of(worlds, _atlas())
-        self._size, self._names = size, names
+    def __init__(self, painter: Painter, size: Size, names: tuple[int, int]) -> None:
+        self._painter, self._size, self._names = painter, size, names
 
     def read(
         self, indices: NDArray[np.int64], cancelled: Callable[[], bool]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tests.unit.training.data.toys import reader
-from timeviper.core.errors import ConfigError
+from timeviper.core.errors import ConfigError, MediaError
 from timeviper.processing.messages import TextPart, VideoPart
 from timeviper.synth.tasks import Task
 from timeviper.training.data.mixture import Mixture
@@ -69,6 +70,20 @@ def test_frames_do_not_depend_on_what_is_read_beside_them(size: tuple[int, int])
     assert len(np.unique(whole)) > 20
     # Rounded to whole numbers: a last bit may fall to either side.
     assert np.abs(few.astype(int) - whole[some].astype(int)).max() <= 1
+
+
+def test_worlds_are_shown_before_footage_too(media: Path):
+    clips = tuple(str(media / name) for name in ("a.mp4", "b.mp4"))
+    dataset = ReelDataset(ReelConfig(frames=(16,), footage=clips))
+    reels = [dataset.read(0, item).openers["reel"] for item in range(12)]
+    chosen = {int(reel.worlds.footage[0, 0]) for reel in reels}
+    assert chosen == {-1, 0, 1}
+    for reel in reels:
+        with reel.open() as source:
+            clip = next(iterate_clips(source, [0.0, 9.0], size=(16, 16), workers=1))
+        assert clip.frames.shape == (2, 16, 16, 3)
+    with pytest.raises(MediaError):
+        ReelDataset(ReelConfig(frames=(16,), footage=("none.mp4",))).read(0, 0)
 
 
 def test_reels_are_packed_and_resumed_like_files():
