@@ -167,9 +167,9 @@ def load_frames(path: Path, device: torch.device | str = "cpu") -> Footage:
         MediaError: a file that is missing or something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as found:
             frames, edges, names = (found[key] for key in ("frames", "edges", "names"))
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise MediaError(
             want=f"frames of clips in {path}", got=error, do="write them with save_frames"
         ) from error

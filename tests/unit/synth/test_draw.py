@@ -1,6 +1,8 @@
-"""Drawn frames show what the world says, at any size, without a loop over frames."""
+"""Drawn frames show what the world's arrays say, at any size, without a loop over frames."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -8,166 +10,342 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from timeviper.synth.draw import Painter, atlas_tensor, degrade
-from timeviper.synth.objects import load_atlas, load_names
-from timeviper.synth.world import Worlds, sample_worlds
+from tests.unit.synth.toys import (
+    IDS,
+    MIDDLE,
+    alter,
+    appear,
+    busy_worlds,
+    times,
+    toy_footage,
+    toy_worlds,
+)
+from timeviper.core.errors import RequestError
+from timeviper.synth.catalogue import arrow_id, things
+from timeviper.synth.draw import Painter, atlas_tensor
+from timeviper.synth.objects import load_atlas, load_names, load_signs
+from timeviper.synth.world import Change, Worlds
+
+ATLAS = atlas_tensor(96)
+CARD = ((0.5, 0.32, 0.16, 0.28), (0.5, 0.84, 0.3, 0.14))
+LINK = ((0.24, 0.5, 0.18, 0.32), (0.76, 0.5, 0.18, 0.32), (0.5, 0.5, 0.07, 0.12))
 
 
-@pytest.fixture(scope="module")
-def worlds() -> Worlds:
-    every = sample_worlds(np.random.default_rng(5), 40, 64)
-    return every.select([n for n in range(40) if every.object_id[n, 0] >= 0][:24])
+def frame_of(worlds: Worlds, second: float, height: int = 90, width: int = 160) -> Tensor:
+    """One frame of the first world, shape (3, height, width)."""
+    return Painter.of(worlds, ATLAS).draw(*times(second), height=height, width=width)[0]
 
 
-@pytest.fixture(scope="module")
-def painter(worlds: Worlds) -> Painter:
-    return Painter.of(worlds, atlas_tensor(96))
+def drawn_box(frame: Tensor) -> tuple[float, float, float, float]:
+    """Left, right, top, bottom of what is not the grey ground, as shares of the frame."""
+    seen = ((frame - 0.5).abs() > 0.02).any(0)
+    down, across = seen.any(1).nonzero()[:, 0], seen.any(0).nonzero()[:, 0]
+    height, width = seen.shape
+    left, right = float(across[0]) / width, float(across[-1] + 1) / width
+    return left, right, float(down[0]) / height, float(down[-1] + 1) / height
 
 
-def middles(worlds: Worlds) -> Tensor:
-    """The middle of each world's first appearance."""
-    return torch.from_numpy((worlds.start[:, 0] + worlds.end[:, 0]) / 2).float()
-
-
-def empty_seconds(worlds: Worlds) -> Tensor:
-    """For each world the last second of a video in which nothing shows, else its last second."""
-    found = []
-    for n in range(len(worlds)):
-        world = worlds.world(n)
-        free = [s for s in range(64) if world.at(s) is None]
-        found.append(free[-1] if free else 63)
-    return torch.tensor(found, dtype=torch.float32)
-
-
-def background_only(worlds: Worlds) -> Painter:
-    nothing = np.full_like(worlds.object_id, -1)
-    names = ("start", "end", "place", "shape", "scene_start", "colours", "blobs", "texture")
-    arrays = {name: getattr(worlds, name) for name in names}
-    return Painter.of(Worlds(num_frames=64, object_id=nothing, **arrays), atlas_tensor(48))
-
-
-def test_atlas_tensor_is_the_atlas_in_torch_order() -> None:
+def test_atlas_holds_all_things_and_the_arrow_in_order() -> None:
     atlas = atlas_tensor(24)
-    assert atlas.shape == (len(load_names()), 4, 24, 24)
-    want = load_atlas(24)[7].transpose(2, 0, 1) / 255
-    torch.testing.assert_close(atlas[7], torch.from_numpy(want).float())
+    assert atlas.shape == (len(things()) + 1, 4, 24, 24)
+    assert arrow_id() == len(atlas) - 1
+    want = torch.from_numpy(load_atlas(24)[7].transpose(2, 0, 1) / 255).float()
+    torch.testing.assert_close(atlas[7], want)
+    first_sign = torch.from_numpy(load_signs(24)[0].transpose(2, 0, 1) / 255).float()
+    torch.testing.assert_close(atlas[len(load_names())], first_sign)
+
+
+def test_drawings_of_shapes_have_their_colours_and_forms() -> None:
+    middle = {
+        name: ATLAS[IDS[f"{name} square"]][:3, 40:56, 40:56].mean((1, 2))
+        for name in ("red", "green", "blue", "black", "white")
+    }
+    assert middle["red"].argmax() == 0
+    assert middle["green"].argmax() == 1
+    assert middle["blue"].argmax() == 2
+    assert middle["black"].max() < 0.2
+    assert middle["white"].min() > 0.9
+    hole = ATLAS[IDS["red ring"], 3, 44:52, 44:52]
+    assert hole.max() == 0
+    share = {f: ATLAS[IDS[f"red {f}"], 3].mean() for f in ("square", "circle", "triangle")}
+    assert share["square"] > share["circle"] > share["triangle"]
+
+
+def test_striped_is_not_plain() -> None:
+    for colour in ("red", "black", "white", "yellow"):
+        plain, striped = (ATLAS[IDS[f"{t}{colour} circle"]][:3] for t in ("", "striped "))
+        inside = (slice(None), slice(24, 72), slice(24, 72))
+        assert plain[inside].std((1, 2)).max() < 0.05
+        assert striped[inside].std((1, 2)).max() > 0.1, colour
+
+
+def test_black_on_black_and_white_on_white_can_be_seen() -> None:
+    for colour, ground in (("black", 0.0), ("white", 1.0)):
+        worlds = appear(toy_worlds(), [IDS[f"{colour} circle"]])
+        worlds.colours[:] = ground
+        assert (frame_of(worlds, 6) - ground).abs().max() > 0.5
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 96), (180, 320), (48, 60)])
-def test_frames_have_the_asked_size_and_range(
-    painter: Painter, worlds: Worlds, height: int, width: int
-) -> None:
-    frames = painter.draw(torch.arange(24), middles(worlds), height=height, width=width)
-    assert frames.shape == (24, 3, height, width)
+def test_frames_have_the_asked_size_and_range(height: int, width: int) -> None:
+    painter = Painter.of(busy_worlds(), ATLAS)
+    number = torch.arange(6).repeat(3)
+    seconds = torch.tensor([6.0, 17.0, 25.0]).repeat_interleave(6)
+    frames = painter.draw(number, seconds, height=height, width=width)
+    assert frames.shape == (18, 3, height, width)
     assert frames.dtype == torch.float32
     assert frames.min() >= 0
     assert frames.max() <= 1
 
 
-def test_an_appearance_shows_from_start_until_before_end(painter: Painter, worlds: Worlds) -> None:
-    for n in range(len(worlds)):
-        world = worlds.world(n)
-        seconds = torch.arange(0, 64, 0.25)
-        event, shown = painter.showing(torch.full((256,), n), seconds)
-        for second, number, on in zip(
-            seconds.tolist(), event.tolist(), shown.tolist(), strict=True
-        ):
-            want = world.at(second)
-            assert on == (want is not None), (n, second)
-            if want is not None:
-                assert worlds.object_id[n, number] == want.object_id
+@pytest.mark.parametrize(
+    ("second", "seen"), [(3.99, False), (4.0, True), (11.99, True), (12.0, False)]
+)
+def test_an_appearance_is_visible_from_start_until_before_end(second: float, seen: bool) -> None:
+    worlds = appear(toy_worlds(), [5], span=(4, 12))
+    assert bool((frame_of(worlds, second) - 0.5).abs().max() > 0.1) == seen
+    event, shown = Painter.of(worlds, ATLAS).showing(*times(second))
+    assert bool(shown[0]) == seen
+    assert not seen or event[0] == 0
 
 
-def test_drawing_does_not_depend_on_the_company(painter: Painter, worlds: Worlds) -> None:
-    seconds = middles(worlds)
-    together = painter.draw(torch.arange(24), seconds, height=48, width=48)
-    for n in (0, 11, 23):
-        alone = painter.draw(torch.tensor([n]), seconds[n : n + 1], height=48, width=48)
-        torch.testing.assert_close(alone[0], together[n])
+def test_a_drawing_fills_its_quad() -> None:
+    place = (0.4, 0.55, 0.2, 0.3)
+    left, right, top, bottom = drawn_box(
+        frame_of(appear(toy_worlds(), [IDS["white square"]], places=[place]), 6, 180, 320)
+    )
+    # The square's cell has a margin of five in ninety-six and its corners an inset.
+    np.testing.assert_allclose([left, right], [0.2, 0.6], atol=0.04)
+    np.testing.assert_allclose([top, bottom], [0.25, 0.85], atol=0.06)
 
 
-def test_frames_without_an_object_are_background_alone(painter: Painter, worlds: Worlds) -> None:
-    which, seconds = torch.arange(24), empty_seconds(worlds)
-    free = ~painter.showing(which, seconds)[1]
-    assert free.sum() > 12
-    drawn = painter.draw(which, seconds, height=48, width=80)
-    bare = background_only(worlds).draw(which, seconds, height=48, width=80)
-    torch.testing.assert_close(drawn[free], bare[free])
+def test_a_word_is_stretched_to_its_quad() -> None:
+    worlds = appear(toy_worlds(), [IDS["word ember"]], places=[(0.5, 0.5, 0.4, 0.15)])
+    np.testing.assert_allclose(
+        drawn_box(frame_of(worlds, 6, 180, 320)), [0.1, 0.9, 0.35, 0.65], atol=0.02
+    )
 
 
-def test_frames_with_an_object_show_its_drawing(painter: Painter, worlds: Worlds) -> None:
-    """Cut out where the world says it is, the right drawing correlates best of all."""
-    seconds, height, width = middles(worlds), 180, 320
-    frames = painter.draw(torch.arange(24), seconds, height=height, width=width)
-    side = 32
-    cells = torch.from_numpy(load_atlas(side)).permute(0, 3, 1, 2).float() / 255
-    found = 0
-    for n in range(24):
-        x, y, dx, dy = worlds.place[n, 0]
-        size, _, mirrored = worlds.shape[n, 0]
-        half = int(size * height / 2)
-        column, row = int((x + dx / 2) * width), int((y + dy / 2) * height)
-        top, left = max(0, row - half), max(0, column - half)
-        patch = frames[n : n + 1, :, top : row + half, left : column + half]
-        patch = F.interpolate(patch, size=(side, side), mode="area")[0]
-        patch = patch.flip(-1) if mirrored < 0 else patch
-        ground = patch[:, ::31, ::31].mean((1, 2), keepdim=True)
-        looks = cells[:, :3] + ground * (1 - cells[:, 3:])
-        found += int((looks - patch).square().mean((1, 2, 3)).argmin() == worlds.object_id[n, 0])
-    # Tilt and a strong background deceive this simple eye now and then.
-    assert found >= 18
+def test_cards_show_thing_partner_and_arrow() -> None:
+    pair = [IDS["red square"], IDS["blue square"], arrow_id()]
+    frame = frame_of(appear(toy_worlds(), pair, places=LINK), 6)
+    left, right, middle = frame[:, 45, 38], frame[:, 45, 121], frame[:, 45, 82]
+    assert left.argmax() == 0
+    assert right.argmax() == 2
+    assert middle.min() > 0.9, "the arrow is white"
+    # It points right: its head, the widest part, is in its right half.
+    shaft, head = frame[:, 30:60, 74].std(), frame[:, 30:60, 83].std()
+    assert head > shaft
 
 
-def test_small_drawing_is_the_large_one_resized(painter: Painter, worlds: Worlds) -> None:
+def test_a_mirrored_drawing_is_the_other_way_round() -> None:
+    worlds = appear(toy_worlds(), [IDS["cat"]])
+    straight = frame_of(worlds, 6)
+    worlds.look[0, 0, 1] = -1
+    torch.testing.assert_close(frame_of(worlds, 6), straight.flip(-1), atol=1e-3, rtol=0)
+    assert (straight - straight.flip(-1)).abs().max() > 0.2
+
+
+def test_a_quarter_turn_is_clockwise_and_bends_nothing() -> None:
+    worlds = appear(toy_worlds(), [IDS["cat"]])
+    straight = frame_of(worlds, 6, 90, 160)[:, :, 35:125]
+    worlds.look[0, 0, 0] = math.pi / 2
+    turned = frame_of(worlds, 6, 90, 160)[:, :, 35:125]
+    assert (turned - straight.rot90(-1, (1, 2))).abs().mean() < 0.01
+    assert (turned - straight.rot90(1, (1, 2))).abs().mean() > 0.03
+
+
+@pytest.mark.parametrize(
+    ("move", "want"),
+    [
+        ((-0.2, 0, 1, 0), (0.4, 0.5, 0.3)),
+        ((0, 0.2, 1, 0), (0.5, 0.6, 0.3)),
+        ((0, 0, 2.25, 0), (0.5, 0.5, 0.45)),
+        ((0, 0, 0.25, 0), (0.5, 0.5, 0.15)),
+    ],
+)
+def test_half_way_through_half_of_the_motion_is_done(
+    move: tuple[float, ...], want: tuple[float, float, float]
+) -> None:
+    worlds = appear(toy_worlds(), [IDS["white circle"]], move=move)
+    left, right, top, bottom = drawn_box(frame_of(worlds, 8, 180, 320))
+    found = ((left + right) / 2, (top + bottom) / 2, (bottom - top) / 2 * 1.06)
+    np.testing.assert_allclose(found, want, atol=0.025)
+
+
+def test_the_covering_bar_crosses_the_picture() -> None:
+    worlds = appear(toy_worlds(), [5])
+    worlds.cover[0, 0] = 0.1, 0.9, 0.05, 1, 0, 0
+    for second, centre in ((4, 0.1), (8, 0.5), (12 - 1e-3, 0.9)):
+        frame = frame_of(worlds, second, 60, 200)
+        red = ((frame - torch.tensor([1.0, 0, 0])[:, None, None]).abs() < 0.01).all(0)
+        columns = red.all(0).nonzero()[:, 0]
+        assert len(columns) == pytest.approx(20, abs=1)
+        assert float(columns.float().mean() + 0.5) / 200 == pytest.approx(centre, abs=0.005)
+    assert (frame_of(worlds, 13) - 0.5).abs().max() < 1e-6, "it goes with its appearance"
+
+
+def test_no_bar_where_its_width_is_none() -> None:
+    worlds = appear(toy_worlds(), [5])
+    bare = frame_of(worlds, 6)
+    worlds.cover[0, 0] = 0.1, 0.9, 0, 1, 0, 0
+    torch.testing.assert_close(frame_of(worlds, 6), bare, rtol=0, atol=0)
+
+
+def test_changes_hold_from_their_second_on() -> None:
+    for change in Change:
+        worlds = alter(appear(toy_worlds(), [IDS["red circle"]]), change, 8)
+        before, after = frame_of(worlds, 7.99), frame_of(worlds, 8)
+        assert bool((before - after).abs().max() > 0.1) == (change is not Change.NONE), change
+
+
+def test_each_change_is_what_it_is_called() -> None:
+    def changed(change: Change) -> Tensor:
+        return frame_of(alter(appear(toy_worlds(), [IDS["red circle"]]), change, 0), 6)
+
+    plain = changed(Change.NONE)
+    assert plain[0, 45, 80] - plain[1, 45, 80] > 0.5
+    grey = changed(Change.GREY)
+    assert (grey.amax(0) - grey.amin(0)).max() < 1e-6
+    torch.testing.assert_close(changed(Change.DARK), plain * 0.35)
+    framed = changed(Change.FRAME)
+    assert (framed[:, 0] == torch.tensor([1.0, 0.1, 0.8])[:, None]).all()
+    assert (framed[:, :, -1] == framed[:, :, 0]).all()
+    torch.testing.assert_close(framed[:, 8:-8, 8:-8], plain[:, 8:-8, 8:-8])
+    barred = changed(Change.BARS)
+    assert barred[:, :6].max() == 0
+    assert barred[:, -6:].max() == 0
+    torch.testing.assert_close(barred[:, 10:-10], plain[:, 10:-10])
+
+
+def test_grain_is_a_function_of_world_and_moment() -> None:
+    worlds = toy_worlds(3)
+    worlds.grain[:] = 0.06, 0.06, 0
+    worlds.colours[1] = 0.6
+    painter = Painter.of(worlds, ATLAS)
+    number, seconds = torch.tensor([0, 0, 0, 1, 2]), torch.tensor([3.0, 3.0, 3.25, 3.0, 3.0])
+    one, same, later, other, clean = painter.draw(number, seconds, height=64, width=96)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, later)
+    assert clean.std() < 1e-6
+    assert one.std().item() == pytest.approx(0.06 / math.sqrt(3), rel=0.1)
+    assert abs(one.mean().item() - 0.5) < 0.004
+    both = torch.stack([(one - 0.5).flatten(), (other - 0.6).flatten()])
+    assert torch.corrcoef(both)[0, 1] < 0.9, "worlds do not share their grain"
+
+
+def test_footage_is_the_background_of_its_worlds_only() -> None:
+    worlds = appear(toy_worlds(2), [5], world=1)
+    worlds.footage[1] = 1, 2, 1, 1, 1
+    painter = Painter.of(worlds, ATLAS, toy_footage())
+    frames = painter.draw(torch.tensor([0, 1, 1]), torch.tensor([0.0, 0, 6]), height=24, width=40)
+    assert (frames[0] - 0.5).abs().max() < 1e-6
+    # Clip 1 of three frames, begun at its third: brightness 60 of 255, its left half 30.
+    assert frames[1, :, :, 25:].mean().item() == pytest.approx(60 / 255, abs=0.01)
+    assert frames[1, :, :, :15].mean().item() == pytest.approx(30 / 255, abs=0.01)
+    assert (frames[2] - frames[1]).abs().max() > 0.1, "the drawing lies over it"
+
+
+def test_worlds_before_missing_clips_are_refused() -> None:
+    worlds = toy_worlds()
+    worlds.footage[0, 0] = 2
+    with pytest.raises(RequestError, match=r"clip 2; got 0 clips"):
+        Painter.of(worlds, ATLAS)
+    with pytest.raises(RequestError, match=r"clip 2; got 2 clips"):
+        Painter.of(worlds, ATLAS, toy_footage())
+
+
+def test_truth_tells_what_is_drawn() -> None:
+    worlds = toy_worlds(3)
+    appear(worlds, [IDS["cat"]], world=0, move=(0.2, -0.1, 4, 1.0))
+    worlds.look[0, 0] = 0.5, -1
+    appear(worlds, [IDS["red ring"], IDS["dog"], arrow_id()], world=1, places=LINK)
+    appear(worlds, [IDS["dog"], IDS["number 42"]], world=2, places=CARD)
+    alter(worlds, Change.BARS, 8, world=0)
+    number, seconds = torch.tensor([0, 1, 2, 0]), torch.tensor([8.0, 6, 6, 1])
+    truth = Painter.of(worlds, ATLAS).truth(number, seconds)
+    nothing = len(things())
+    assert truth.thing.tolist() == [IDS["cat"], IDS["red ring"], IDS["dog"], nothing]
+    assert truth.partner.tolist() == [nothing, IDS["dog"], IDS["number 42"], nothing]
+    assert truth.has_arrow.tolist() == [False, True, False, False]
+    assert truth.change.tolist() == [list(Change).index(Change.BARS), 0, 0, 0]
+    assert truth.change.dtype == torch.long
+    want = [0.6, 0.45, 0.6, math.sin(1.0), math.cos(1.0)]
+    torch.testing.assert_close(truth.geometry[0], torch.tensor(want))
+    torch.testing.assert_close(truth.geometry[2, :3], torch.tensor([0.5, 0.32, 0.28]))
+    assert truth.geometry[3].abs().max() == 0
+
+
+def test_small_drawing_is_the_large_one_resized() -> None:
     """Training draws small what evaluation films large and squeezes."""
-    which, seconds = torch.arange(24), middles(worlds)
-    large = painter.draw(which, seconds, height=180, width=320)
+    worlds = busy_worlds()
+    worlds.grain[:] = 0
+    painter = Painter.of(worlds, ATLAS)
+    number = torch.arange(6).repeat(3)
+    seconds = torch.tensor([6.0, 17.0, 25.0]).repeat_interleave(6)
+    large = painter.draw(number, seconds, height=180, width=320)
     squeezed = F.interpolate(large, size=(96, 96), mode="area")
-    small = F.avg_pool2d(painter.draw(which, seconds, height=96, width=192), (1, 2))
+    small = F.avg_pool2d(painter.draw(number, seconds, height=96, width=192), (1, 2))
     gap = (small - squeezed).abs()
     assert gap.mean() < 0.01
-    assert gap.mean((1, 2, 3)).max() < 0.03
+    assert gap.mean((1, 2, 3)).max() < 0.02
 
 
-def test_objects_move_and_backgrounds_pan(painter: Painter, worlds: Worlds) -> None:
-    start = torch.from_numpy(worlds.start[:, 0]).float()
-    end = torch.from_numpy(worlds.end[:, 0]).float() - 0.25
-    first = painter.draw(torch.arange(24), start, height=48, width=48)
-    last = painter.draw(torch.arange(24), end, height=48, width=48)
-    assert ((first - last).abs().amax((1, 2, 3)) > 0.02).float().mean() > 0.9
+def test_words_can_be_read_where_frames_are_small() -> None:
+    """Squeezed to 96 pixels, a caption is nearest to its own large drawing among twenty words."""
+    names = [thing.name for thing in things() if thing.name.startswith("word ")][::13][:20]
+    place = [(0.5, 0.8, 0.3, 0.13)]
+    worlds = toy_worlds(len(names))
+    for n, name in enumerate(names):
+        appear(worlds, [IDS[name]], world=n, places=place)
+    painter, number = Painter.of(worlds, ATLAS), torch.arange(len(names))
+    seconds = torch.full((len(names),), 6.0)
+    small = F.avg_pool2d(painter.draw(number, seconds, height=96, width=192), (1, 2))
+    large = F.interpolate(
+        painter.draw(number, seconds, height=360, width=640), size=(96, 96), mode="area"
+    )
+    gap = (small[:, None] - large[None]).square().mean((2, 3, 4))
+    assert gap.argmin(1).tolist() == number.tolist()
+    own, others = gap.diagonal(), gap + torch.eye(len(names)) * 9
+    assert (others.amin(1) / own).min() > 5
 
 
-def test_a_world_of_nothing_is_drawn() -> None:
-    nothing = sample_worlds(np.random.default_rng(0), 3, 16)
-    painter = background_only_of(nothing)
-    frames = painter.draw(torch.arange(3), torch.zeros(3), height=24, width=24)
-    assert frames.std() > 0.01
+def test_a_quad_outside_the_frame_draws_nothing() -> None:
+    worlds = appear(toy_worlds(), [5], places=[(3.0, -2.0, *MIDDLE[2:])])
+    assert (frame_of(worlds, 6) - 0.5).abs().max() < 1e-6
 
 
-def background_only_of(worlds: Worlds) -> Painter:
-    painter = Painter.of(worlds, atlas_tensor(24))
-    painter.worlds["object_id"].fill_(-1)
-    return painter
+# Brightness in hundredths of a fixed world, 6 x 8 areas of three frames: what a seed has drawn, it
+# draws for ever. A change here is a new version of the generator.
+FROZEN = """
+51 59 60 55 53 61 56 44
+61 66 58 62 60 61 52 43
+67 65 62 59 63 57 48 48
+61 50 62 62 64 53 49 56
+53 41 52 59 60 47 52 61
+48 43 52 57 46 39 49 55
+
+53 51 43 45 49 43 38 42
+54 51 43 48 54 44 40 42
+53 49 46 56 55 43 46 43
+48 40 45 53 50 43 53 45
+42 38 38 43 58 39 60 50
+42 47 48 46 33 45 58 50
+
+22 19 13 15 21 19 19 21
+43 40 54 33 41 51 55 41
+42 50 40 42 44 64 68 40
+36 50 35 42 36 43 45 29
+26 31 42 34 23 39 38 23
+13 18 23 17 14 20 20 14
+"""
 
 
-def test_degrading_keeps_the_picture_but_not_the_pixels(painter: Painter, worlds: Worlds) -> None:
-    frames = painter.draw(torch.arange(24), middles(worlds), height=96, width=96)
-    spoiled = degrade(frames, torch.Generator().manual_seed(0))
-    assert spoiled.shape == frames.shape
-    assert spoiled.min() >= 0
-    assert spoiled.max() <= 1
-    change = (spoiled - frames).abs().mean((1, 2, 3))
-    assert change.min() > 0.002
-    assert change.max() < 0.2
-    for got, want in zip(spoiled, frames, strict=True):
-        both = torch.stack([got.flatten(), want.flatten()])
-        assert torch.corrcoef(both)[0, 1] > 0.7
-
-
-def test_degrading_is_a_function_of_its_generator(painter: Painter, worlds: Worlds) -> None:
-    frames = painter.draw(torch.arange(4), middles(worlds)[:4], height=48, width=48)
-    one, two, three = (degrade(frames, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
-    torch.testing.assert_close(one, two, rtol=0, atol=0)
-    assert not torch.equal(one, three)
-    kept = painter.draw(torch.arange(4), middles(worlds)[:4], height=48, width=48)
-    torch.testing.assert_close(frames, kept, rtol=0, atol=0, msg="the input was changed")
+def test_drawing_is_frozen() -> None:
+    painter = Painter.of(busy_worlds(), ATLAS)
+    frames = painter.draw(
+        torch.tensor([1, 2, 4]), torch.tensor([6.0, 17, 25]), height=96, width=192
+    )
+    areas = F.adaptive_avg_pool2d(frames.mean(1), (6, 8)) * 100
+    want = torch.tensor([float(n) for n in FROZEN.split()]).view(3, 6, 8)
+    assert (areas - want).abs().max() < 1, areas.round().int().tolist()

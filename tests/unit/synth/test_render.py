@@ -10,20 +10,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tests.unit.synth.toys import appear, busy_worlds, toy_footage, toy_worlds
 from timeviper.core.errors import RequestError
 from timeviper.synth import render
 from timeviper.synth.draw import Painter, atlas_tensor
 from timeviper.synth.render import Film, render_video
-from timeviper.synth.world import Worlds, sample_worlds
+from timeviper.synth.world import Worlds
 
-LENGTH = 24
+LENGTH = 32
 
 
 @pytest.fixture(scope="module")
 def worlds() -> Worlds:
-    every = sample_worlds(np.random.default_rng(2), 30, LENGTH)
-    full = [n for n in range(30) if every.object_id[n, 1] >= 0]
-    return every.select(full[:2])
+    return busy_worlds(2)
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +86,8 @@ def test_objects_show_in_the_middle_and_at_the_edges_of_their_time(
 
 
 def drawn_without_objects(worlds: Worlds, seconds: NDArray[np.float64]) -> NDArray[np.float32]:
-    painter = Painter.of(worlds, atlas_tensor(24))
-    painter.worlds["object_id"] = torch.full_like(painter.worlds["object_id"], -1)
+    painter = Painter.of(worlds.select([0, 1]), atlas_tensor(24))
+    painter.worlds["thing"].fill_(-1)
     which = torch.ones(len(seconds), dtype=torch.long)
     frames = painter.draw(which, torch.from_numpy(seconds).float(), height=180, width=320)
     return frames.permute(0, 2, 3, 1).numpy()
@@ -162,3 +161,44 @@ def test_drawing_in_other_portions_gives_the_same_film(
     monkeypatch.setattr(render, "_AT_ONCE", 7)
     render_video(worlds, tmp_path / "film.mp4", number=1)
     assert (tmp_path / "film.mp4").read_bytes() == filmed.read_bytes()
+
+
+def test_progress_is_told_from_nothing_to_all(worlds: Worlds, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    small = Film(fps=2, height=32, width=48)
+    render_video(
+        worlds, tmp_path / "film.mp4", film=small, tell=lambda done, all_: told.append((done, all_))
+    )
+    assert told[0] == (0, LENGTH * 2)
+    assert told[-1] == (LENGTH * 2, LENGTH * 2)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert len(told) > 3
+
+
+def test_a_world_is_filmed_before_real_clips(tmp_path: Path) -> None:
+    worlds = appear(toy_worlds(1, 8), [5], span=(2, 5))
+    worlds.footage[0] = 0, 0, 1, 1, 1
+    small = Film(fps=1, height=32, width=48)
+    render_video(worlds, tmp_path / "film.mp4", film=small, footage=toy_footage())
+    _, frames = frames_of(tmp_path / "film.mp4")
+    means = frames[:, :, 30:].mean((1, 2, 3)) * 255
+    np.testing.assert_allclose(means[[0, 1, 5, 6, 7]], [0, 10, 30, 20, 10], atol=4)
+    with pytest.raises(RequestError, match="footage with clip 0"):
+        render_video(worlds, tmp_path / "other.mp4", film=small)
+    assert [p.name for p in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
+    """Hours are filmed in the portions that seconds are: never more frames at once."""
+    drawn: list[int] = []
+    painted = Painter.draw
+
+    def counted(self: Painter, number: torch.Tensor, *args: object, **named: object) -> object:
+        drawn.append(len(number))
+        return painted(self, number, *args, **named)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Painter, "draw", counted)
+        render_video(toy_worlds(1, 600), tmp_path / "f.mp4", film=Film(fps=1, height=16, width=16))
+    assert max(drawn) == render._AT_ONCE
+    assert sum(drawn) == 600
