@@ -26,7 +26,17 @@ heavy = [name for name in ("torch", "transformers", "av", "safetensors") if name
 print(json.dumps({"help": seen, "heavy": heavy}))
 """
 
-COMMANDS = {"ask", "demo", "doctor", "inspect", "synth", "synth make"}
+COMMANDS = {
+    "ask",
+    "bench export",
+    "bench report",
+    "bench synthreel",
+    "demo",
+    "doctor",
+    "inspect",
+    "synth",
+    "synth make",
+}
 
 
 def test_help_is_there_for_every_command_and_loads_nothing_heavy() -> None:
