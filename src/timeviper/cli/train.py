@@ -125,7 +125,7 @@ def apply(data: dict[str, Any], changes: list[str]) -> dict[str, Any]:
         path, sign, text = change.partition("=")
         *way, last = path.split(".")
         try:
-            if not sign:
+            if not (sign and last):
                 raise KeyError(change)
             place: Any = data
             for name in way:
