@@ -108,8 +108,9 @@ class Painter:
         frames = self._changed(frames, number, seconds)
         strength = self.worlds["grain"][number]
         if bool((strength > 0).any()):
-            moment = mixed(seconds.float().view(torch.int32).long())
-            frames = grain(frames, strength, mixed(self.worlds["key"][number] ^ moment))
+            # It stays for a second: noise that is new in each frame doubled the size of files.
+            key = self.worlds["key"][number] ^ mixed(seconds.floor().long())
+            frames = grain(frames, strength, mixed(key))
         return frames.clamp_(0, 1)
 
     def showing(

@@ -218,12 +218,12 @@ def test_each_change_is_what_it_is_called() -> None:
     torch.testing.assert_close(barred[:, 10:-10], plain[:, 10:-10])
 
 
-def test_grain_is_a_function_of_world_and_moment() -> None:
+def test_grain_is_a_function_of_world_and_second() -> None:
     worlds = toy_worlds(3)
     worlds.grain[:] = 0.06, 0.06, 0
     worlds.colours[1] = 0.6
     painter = Painter.of(worlds, ATLAS)
-    number, seconds = torch.tensor([0, 0, 0, 1, 2]), torch.tensor([3.0, 3.0, 3.25, 3.0, 3.0])
+    number, seconds = torch.tensor([0, 0, 0, 1, 2]), torch.tensor([3.0, 3.75, 4.0, 3.0, 3.0])
     one, same, later, other, clean = painter.draw(number, seconds, height=64, width=96)
     assert torch.equal(one, same)
     assert not torch.equal(one, later)
@@ -315,29 +315,29 @@ def test_a_quad_outside_the_frame_draws_nothing() -> None:
     assert (frame_of(worlds, 6) - 0.5).abs().max() < 1e-6
 
 
-# Brightness in hundredths of a fixed world, 6 x 8 areas of three frames: what a seed has drawn, it
+# Brightness in per cent of a fixed world, 6 x 8 areas of three frames: what a seed has drawn, it
 # draws for ever. A change here is a new version of the generator.
 FROZEN = """
-51 59 60 55 53 61 56 44
-61 66 58 62 60 61 52 43
-67 65 62 59 63 57 48 48
-61 50 62 62 64 53 49 56
-53 41 52 59 60 47 52 61
-48 43 52 57 46 39 49 55
+51.2 58.8 59.8 54.6 53.3 60.5 55.9 43.6
+60.8 66.5 58.3 61.9 60.4 60.8 51.6 43.0
+66.8 64.6 61.6 58.9 63.5 57.2 48.0 47.7
+61.1 50.5 61.9 61.9 64.1 53.3 49.3 56.1
+52.9 40.7 52.3 59.1 60.1 46.7 51.7 60.9
+48.1 42.5 51.6 56.8 45.9 39.1 48.8 55.1
 
-53 51 43 45 49 43 38 42
-54 51 43 48 54 44 40 42
-53 49 46 56 55 43 46 43
-48 40 45 53 50 43 53 45
-42 38 38 43 58 39 60 50
-42 47 48 46 33 45 58 50
+52.5 51.1 43.0 45.4 48.3 43.2 38.5 42.4
+54.4 51.3 43.0 47.4 53.9 43.9 39.8 42.5
+52.7 49.0 46.1 56.1 54.8 43.3 45.5 43.2
+47.5 40.5 45.1 52.4 49.8 42.6 52.4 44.7
+41.7 37.2 38.2 42.8 58.0 38.9 59.3 50.0
+42.5 47.6 48.6 46.0 33.0 45.0 58.0 50.1
 
-22 19 13 15 21 19 19 21
-43 40 54 33 41 51 55 41
-42 50 40 42 44 64 68 40
-36 50 35 42 36 43 45 29
-26 31 42 34 23 39 38 23
-13 18 23 17 14 20 20 14
+21.8 18.9 12.8 15.4 21.0 18.8 18.6 20.9
+42.4 39.8 54.5 33.1 40.9 50.6 54.4 40.7
+41.7 50.2 39.8 40.9 44.5 64.0 68.4 39.8
+35.7 49.6 35.1 42.1 36.7 43.5 45.1 29.3
+26.0 31.1 42.6 34.3 23.1 38.4 37.5 23.2
+13.2 18.4 22.7 16.6 13.9 20.2 20.2 13.7
 """
 
 
@@ -348,4 +348,4 @@ def test_drawing_is_frozen() -> None:
     )
     areas = F.adaptive_avg_pool2d(frames.mean(1), (6, 8)) * 100
     want = torch.tensor([float(n) for n in FROZEN.split()]).view(3, 6, 8)
-    assert (areas - want).abs().max() < 1, areas.round().int().tolist()
+    assert (areas - want).abs().max() < 0.2, areas.tolist()
