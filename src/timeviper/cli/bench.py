@@ -16,6 +16,7 @@ from timeviper.cli.bench_runs import (
     progress,
     render_all,
     show_report,
+    threads_for,
     workers_for,
 )
 from timeviper.cli.terminal import print_json, results
@@ -80,21 +81,22 @@ def synthreel(  # noqa: PLR0913
         tasks, frames, depths, seeds, seed=seed, also=also, film=film, haystack=haystack
     )
     grid = replace(grid, max_tokens=max_tokens)
+    part = Shard.parse(shard)
     shown = opt.one_of("--control", control, {c.value: c for c in Control})
     plan = Plan(
         grid=grid,
         out=out,
         films=films or out / "films",
         control=shown,
-        shard=Shard.parse(shard),
-        workers=workers_for(workers, films_only),
+        shard=part,
+        workers=workers_for(workers, films_only, part.of),
         keep_films=keep_films,
     )
     if films_only:
         render_all(plan, as_json)
         return
     if endpoint is None:
-        answerer, where = engine_answerer(model, transv, device, threads)
+        answerer, where = engine_answerer(model, transv, device, threads_for(threads, part.of))
     else:
         sent = (endpoint_frames, endpoint_video, endpoint_key)
         answerer, where = endpoint_answerer(endpoint, endpoint_model, sent), "endpoint"

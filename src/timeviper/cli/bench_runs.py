@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -20,19 +22,29 @@ if TYPE_CHECKING:
     from timeviper.evaluation.synthreel.run import Plan, Step, Tell
 
 
-def workers_for(asked: int | None, films_only: bool) -> int:
+def workers_for(asked: int | None, films_only: bool, shards: int = 1) -> int:
     """Processes that render.
 
     Args:
         asked: by the user, or None.
         films_only: whether nothing else is to be done meanwhile.
+        shards: processes like this one that share the machine.
     """
-    from timeviper.video.clips import available_cores
-
     if asked is not None:
         return asked
+    cores = _cores() // shards
     # While a model computes, two cores are left to it.
-    return available_cores() if films_only else max(0, min(16, available_cores() - 2))
+    return max(1, cores) if films_only else max(0, min(16, cores - 2))
+
+
+def threads_for(asked: int | None, shards: int) -> int | None:
+    """CPU threads of this process: its share of the cores where others share them.
+
+    Args:
+        asked: by the user, or None.
+        shards: processes like this one.
+    """
+    return max(1, _cores() // shards) if asked is None and shards > 1 else asked
 
 
 def engine_answerer(
@@ -221,3 +233,7 @@ def _heatmaps(out: Path, summed: dict[str, Any]) -> Sequence[str]:
             return written
         written.append(str(path))
     return written
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -151,17 +151,19 @@ def sweep(folder: Path) -> None:
 def _in_order(
     pool: ProcessPoolExecutor, jobs: Iterator[FilmJob], depth: int
 ) -> Generator[Path, None, None]:
-    waiting: deque[tuple[Path, Future[_Trouble | None]]] = deque()
+    waiting: deque[tuple[Path, Future[_Trouble | None] | None]] = deque()
     for job in jobs:
-        waiting.append((job.path, pool.submit(_attempt, job)))
+        # A process begins with the first film that it is needed for.
+        future = None if job.path.exists() else pool.submit(_attempt, job)
+        waiting.append((job.path, future))
         if len(waiting) > depth:
             yield _finished(*waiting.popleft())
     while waiting:
         yield _finished(*waiting.popleft())
 
 
-def _finished(path: Path, future: Future[_Trouble | None]) -> Path:
-    trouble = future.result()
+def _finished(path: Path, future: Future[_Trouble | None] | None) -> Path:
+    trouble = None if future is None else future.result()
     if trouble is not None:
         raise RequestError(want=trouble[0], got=trouble[1], do=trouble[2])
     return path

@@ -97,7 +97,7 @@ def _paint(
         for column, length in enumerate(frames):
             share = cells.get((length, depth), empty)
             words = f"{share.value:.2f}\n{share.right}/{share.total}" if share.total else "–"
-            colour = "black" if share.total and share.value > 0.6 else "white"
+            colour = "black" if share.total and share.value > 0.5 else "white"
             shade = colour if share.total else "black"
             axes.text(column, row, words, ha="center", va="center", fontsize=8, color=shade)
     figure.colorbar(image, ax=axes, label="share of right answers")

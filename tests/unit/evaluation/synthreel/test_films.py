@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +84,19 @@ def test_processes_render_the_same_films_in_the_same_order(tmp_path: Path) -> No
     assert list(rendered(there, workers=2)) == [job.path for job in there]
     for one, two in zip(here, there, strict=True):
         assert one.path.read_bytes() == two.path.read_bytes()
+
+
+def test_films_that_are_there_need_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = jobs(tmp_path)
+    list(rendered(wanted))
+
+    def never(*args: object) -> None:
+        raise AssertionError("a process was asked")
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", never)
+    assert list(rendered(wanted, workers=4)) == [job.path for job in wanted]
 
 
 def test_what_fails_in_a_process_is_told(tmp_path: Path) -> None:
