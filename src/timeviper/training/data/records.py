@@ -191,6 +191,10 @@ class _Media:
         return part
 
     def _place(self, name: str) -> str:
+        if not _is_unicode(name):
+            raise _malformed(
+                self.record, want="names in valid Unicode", got=repr(name), do="rename the file"
+            )
         if name in self.record.openers:
             return name
         return str((self.record.root / name).absolute())
@@ -226,7 +230,7 @@ def _caption(record: Record, media: _Media) -> Iterator[_Turn]:
     words = record.data["caption"]
     if not isinstance(words, str):
         raise _malformed(record, want="caption as text", got=repr(words), do="correct it")
-    ask = _CAPTION_ASKS[seed_of(0, "caption", words) % len(_CAPTION_ASKS)]
+    ask = _CAPTION_ASKS[seed_of(0, "caption", ascii(words)) % len(_CAPTION_ASKS)]
     marks = "".join(mark * count for mark, count in media.given.items())
     yield "user", marks + ask
     yield "assistant", words
@@ -321,6 +325,14 @@ def _seconds(record: Record, key: str) -> float | None:
             record, want=f"{key} as seconds of 0 or more", got=_short(value), do="correct it"
         )
     return float(value)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _malformed(record: Record, *, want: str, got: object, do: str) -> SampleError:
