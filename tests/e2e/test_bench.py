@@ -19,6 +19,7 @@ from timeviper.evaluation.synthreel import run as running
 from timeviper.evaluation.synthreel.answerers import EngineAnswerer
 from timeviper.evaluation.synthreel.rows import read_rows
 from timeviper.evaluation.synthreel.run import answer_files
+from timeviper.synth.tasks import Task
 
 GRID = ("--tasks", "retrieval,absent", "--frames", "32", "--depths", "0,1", "--film", "32x32@1")
 TERSE = ("--max-tokens", 3, "--workers", 0)
@@ -246,5 +247,12 @@ def test_a_disk_that_fills_up_is_told_and_nothing_is_lost(
 
 def test_help_teaches() -> None:
     told = called("bench", "synthreel", "--help").out
-    for word in ("--control oracle", "--shard", "--films-only", "--endpoint", "goes on"):
+    for word in (
+        *(task.value for task in Task),
+        "--control oracle",
+        "--shard",
+        "--films-only",
+        "--endpoint",
+        "goes on",
+    ):
         assert word in told, word

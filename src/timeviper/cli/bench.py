@@ -67,6 +67,9 @@ def synthreel(  # noqa: PLR0913
     Every task is asked in its own words and, where it has options, once under each rotation of
     them. Ended at any moment, the same command goes on where it was.
 
+    Tasks: what, when, at_time, first, last, ordering, count, most_frequent, absent, retrieval,
+    multi_key, multi_value, reading, chain, motion, change, dense_caption, summary.
+
     - a first look at the model that ships: `timeviper bench synthreel`
     - the whole benchmark: `timeviper bench synthreel --tasks all --frames 64,1024,10240
       --depths 0,0.25,0.5,0.75,1 --seeds 5 --out full`
