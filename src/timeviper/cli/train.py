@@ -163,7 +163,11 @@ def _train(
             return lambda line: None
         _show_stage(config, home, stage, group.ranks)
         folder = stage_folder(config, home, stage) / "curves"
-        say = messages().print
+
+        def say(words: str) -> None:
+            # Not markup: an answer may hold brackets.
+            messages().print(words, soft_wrap=True, markup=False)
+
         monitor = Monitor(
             say,
             folder=folder,
