@@ -1,7 +1,7 @@
 """Test the paper's claims under control: equal parameters, data and steps on drawn worlds.
 
 command:   PYTHONPATH=src:. python recipes/study.py run --model FOLDER --out OUT --bank BANK
-           --seconds 220 --parallel 7; then `report --out OUT` writes tables and plots again
+           --seconds 220 --parallel 8; then `report --out OUT` writes tables and plots again
 hardware:  1 GPU, shared by all processes; 4 minutes for about 20 small models
 result:    OUT/study.json, OUT/study.md and plots; the numbers of docs/study.md
 """
@@ -121,7 +121,7 @@ class Trainer:
                 if step == SETTLE_STEPS:
                     settled = time.time()
                 else:
-                    self.plan.tell(item, (time.time() - settled) / MEASURE_STEPS)
+                    self.plan.tell(item, (time.time() - settled) / MEASURE_STEPS, steps=step)
                     told = True
             yield loss.detach()
 
@@ -140,7 +140,7 @@ class Trainer:
             for frames in TESTED:
                 right: Counter[str] = Counter()
                 total: Counter[str] = Counter()
-                for batch in bank.test(frames, self.args.frames * 2):
+                for batch in bank.test(frames, max(4096, self.args.frames)):
                     flags = self._answers(learner, bank, batch, plan).right.tolist()
                     for task, flag in zip(batch.questions.tasks, flags, strict=True):
                         right[task] += int(flag)
@@ -150,6 +150,18 @@ class Trainer:
                         "plan": name, "frames": frames, "task": task,
                         "right": right[task], "total": total[task],
                     }  # fmt: skip
+
+
+def _line(result: dict[str, Any]) -> str:
+    """One line about a variant, while the others go on."""
+    own = [row for row in result["evaluation"] if row["plan"] == "own"]
+    shares = []
+    for frames in TESTED:
+        rows = [row for row in own if row["frames"] == frames]
+        right, total = (sum(row[name] for row in rows) for name in ("right", "total"))
+        shares.append(f"{frames}: {right / max(1, total):.3f}")
+    times = f"{result['train_seconds']} + {result['evaluate_seconds']} s"
+    return f"{result['variant']} {result['steps']}/{result['of']} {times} {' '.join(shares)}"
 
 
 def _thinned(losses: list[torch.Tensor]) -> list[float]:
@@ -174,7 +186,9 @@ def work(args: argparse.Namespace) -> None:
         if time.time() > args.stop_at:
             return
         try:
-            plan.write(item, trainer.run(item))
+            result = trainer.run(item)
+            plan.write(item, result)
+            print(_line(result), flush=True)
         except RuntimeError as error:
             # One variant that does not fit must not take the others with it; it is told instead.
             traceback.print_exc()
@@ -204,6 +218,7 @@ def run(args: argparse.Namespace) -> None:
         time.sleep(0.5)
         left = args.stop_at + EVALUATE_SECONDS / 3 - time.time()
         plan.decide(costs, parallel=len(workers), seconds_left=left, least=args.least_steps)
+    print(f"{plan.steps()} steps for {len(plan.items())} variants", flush=True)
     for worker in workers:
         try:
             worker.wait(timeout=max(1.0, end - QUIET_SECONDS * 0.7 - time.time()))
@@ -248,7 +263,11 @@ def speed(args: argparse.Namespace) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Tables, plots and one JSON of everything."""
-    study_report.write(args.out, study_plan.Plan(args.out).results())
+    results, path = study_plan.Plan(args.out).results(), args.out / "speed.json"
+    speeds = json.loads(path.read_text()) if path.exists() else []
+    if not results:
+        results, speeds = study_report.kept(args.out)
+    study_report.write(args.out, results, speeds)
 
 
 def parse() -> argparse.Namespace:
@@ -261,12 +280,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--bank", type=Path, help="worlds and features, several GiB; OUT/bank")
     parser.add_argument("--device", help="cpu or cuda; the first GPU where there is one")
     parser.add_argument("--seconds", type=float, default=220, help="of the whole run")
-    parser.add_argument("--parallel", type=int, default=7, help="processes on the GPU")
+    parser.add_argument("--parallel", type=int, default=8, help="processes on the GPU")
     parser.add_argument("--variants", help="some of them, by comma; all where left out")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, help="of each; chosen to fit where left out")
     parser.add_argument("--least-steps", type=int, default=400, help="before variants are left out")
-    parser.add_argument("--frames", type=int, default=2048, help="of a step")
+    parser.add_argument("--frames", type=int, default=1024, help="of a step")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--scale", type=float, default=1.0, help="of the bank, to try things out")
     parser.add_argument("--stop-at", type=float, default=float("inf"), help="wall clock")

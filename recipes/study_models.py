@@ -45,10 +45,10 @@ STACKS: dict[str, tuple[str, int, float | None]] = {
 # Layers of the hybrid at which tokens are dropped: before its first attention layer, at it, late.
 EARLY, SITE, LATE = 1, 3, 7
 # Steps that see short videos only; then lengths that are trained alternate by chance.
-WARM_STEPS, WARM_FRAMES, TRAINED = 80, 32, (64, 256)
+WARM_STEPS, WARM_FRAMES, TRAINED = 120, 32, (64, 256)
 TESTED = (64, 256, 1024)
 # Questions about each world of a step, by its length.
-QUESTIONS = {32: 4, 64: 5, 256: 10}
+QUESTIONS = {32: 6, 64: 8, 256: 14}
 NO_DROP = TransferPlan()
 _DRAWN = VideoPart(source="drawn")
 UNIFORM, WHOLE, RANKED = (

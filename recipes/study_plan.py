@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +50,15 @@ class Cost:
     def rest(self) -> float:
         """Seconds besides the steps."""
         return OVERHEAD_SECONDS + PLAN_SECONDS * self.plans
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pace:
+    """Seconds of a step, steps by now, seconds since that was told."""
+
+    step: float
+    reached: float
+    age: float
 
 
 class Plan:
@@ -100,9 +110,9 @@ class Plan:
         path = self.folder / "steps"
         return int(path.read_text()) if path.exists() else None
 
-    def tell(self, item: Item, seconds: float) -> None:
-        """Say how long a step of a variant takes while others run beside it."""
-        _replace(self.folder / f"{item.key}.rate", str(seconds))
+    def tell(self, item: Item, seconds: float, *, steps: int) -> None:
+        """Say how long a step of a variant takes while others run beside it, after some steps."""
+        _replace(self.folder / f"{item.key}.rate", f"{seconds} {steps}")
 
     def decide(
         self, costs: Mapping[str, Cost], *, parallel: int, seconds_left: float, least: int
@@ -117,22 +127,34 @@ class Plan:
         """
         items = self.items()
         first = items[:parallel]
-        known = {i: p for i in first if (p := self.folder / f"{i.key}.rate").exists()}
-        waited = max((time.time() - p.stat().st_mtime for p in known.values()), default=0.0)
-        if not known or (len(known) < len(first) and waited < PATIENCE_SECONDS):
+        told = {i: found for i in first if (found := self._told(i)) is not None}
+        waited = max((pace.age for pace in told.values()), default=0.0)
+        if not told or (len(told) < len(first) and waited < PATIENCE_SECONDS):
             return
-        rates = {i.key: float(p.read_text()) for i, p in known.items()}
-        unit = sum(rates.values()) / sum(costs[i.name].step for i in known)
+        unit = sum(p.step for p in told.values()) / sum(costs[i.name].step for i in told)
         each = [
-            (rates.get(item.key, unit * costs[item.name].step), costs[item.name].rest)
-            for item in items
+            # What the first ones did so far is not to be done again.
+            (told[i].step, costs[i.name].rest - told[i].step * told[i].reached)
+            if i in told
+            else (unit * costs[i.name].step, costs[i.name].rest)
+            for i in items
         ]
-        # What the first ones did so far is part of their steps.
-        budget = seconds_left
-        while len(each) > parallel and most_steps(each, parallel, budget) < least:
+        # All take as many steps, so nobody may be past the end when it is known.
+        reached = 5 + math.ceil(1.05 * max(pace.reached for pace in told.values()))
+        least = max(least, reached)
+        while len(each) > parallel and most_steps(each, parallel, seconds_left) < least:
             each.pop()
+        steps = max(reached, most_steps(each, parallel, seconds_left))
         _replace(self.folder / "items", json.dumps([asdict(i) for i in items[: len(each)]]))
-        _replace(self.folder / "steps", str(max(1, most_steps(each, parallel, budget))))
+        _replace(self.folder / "steps", str(steps))
+
+    def _told(self, item: Item) -> _Pace | None:
+        path = self.folder / f"{item.key}.rate"
+        if not path.exists():
+            return None
+        step, steps = path.read_text().split()
+        age = time.time() - path.stat().st_mtime
+        return _Pace(step=float(step), reached=int(steps) + age / float(step), age=age)
 
     def write(self, item: Item, result: dict[str, Any]) -> None:
         """Keep a result."""

@@ -210,27 +210,29 @@ def _line(panel: Any, line: Sequence[Cell], name: str, number: int, of: int) -> 
     )  # fmt: skip
 
 
-def write(out: Path, results: Sequence[Mapping[str, Any]]) -> None:
+def kept(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Runs and speeds of a folder's study.json, which is enough to write the report again."""
+    whole = json.loads((out / "study.json").read_text())
+    return whole["runs"], whole["speed"]
+
+
+def write(
+    out: Path, results: Sequence[Mapping[str, Any]], speed: Sequence[Mapping[str, Any]] = ()
+) -> None:
     """Write study.json, study.md and a plot for each claim into a folder.
 
     Args:
-        out: the folder; its speed.json is read where there is one.
+        out: the folder.
         results: of all variants.
+        speed: rows of `study_speed.measure`.
     """
-    path = out / "speed.json"
-    speed = json.loads(path.read_text()) if path.exists() else []
     found = cells(results)
-    runs = [
-        {k: v for k, v in r.items() if k not in ("evaluation", "losses")}
-        | {"losses": r["losses"][::4]}
-        for r in results
-    ]
     answers = [
         {"variant": c.variant, "plan": c.plan, "frames": c.frames, "task": c.task}
         | c.share.to_dict()
         for c in found
     ]
-    whole = {"runs": runs, "answers": answers, "speed": speed}
+    whole = {"runs": list(results), "answers": answers, "speed": list(speed)}
     (out / "study.json").write_text(json.dumps(whole) + "\n")
     (out / "study.md").write_text(markdown(results, speed))
     for name, (title, variants) in CLAIMS.items():

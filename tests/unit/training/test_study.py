@@ -183,14 +183,23 @@ def test_steps_are_chosen_to_fit_and_the_last_variants_go_first(tmp_path: Path) 
     plan.decide(costs, parallel=2, seconds_left=100.0, least=10)
     assert plan.steps() is None
     for item in items[:2]:
-        plan.tell(item, 0.1)
+        plan.tell(item, 0.1, steps=65)
     plan.decide(costs, parallel=2, seconds_left=20.0 + 2 * rest, least=10)
-    # Two rounds of two.
-    assert plan.steps() == 100
+    # Two rounds of two, of which 65 steps of 0.1 s are done.
+    assert plan.steps() == pytest.approx(132, abs=2)
     assert len(plan.items()) == 4
     plan.decide(costs, parallel=2, seconds_left=20.0 + 2 * rest, least=150)
     assert [item.name for item in plan.items()] == ["a", "b"]
-    assert plan.steps() == int((20.0 + rest) / 0.1)
+    assert plan.steps() == pytest.approx((26.5 + rest) / 0.1, abs=2)
+
+
+def test_nobody_is_past_the_end_when_it_is_chosen(tmp_path: Path) -> None:
+    plan = study_plan.Plan(tmp_path)
+    item = study_plan.Item(name="a", seed=0)
+    plan.begin([item], None)
+    plan.tell(item, 0.1, steps=65)
+    plan.decide({"a": study_plan.Cost()}, parallel=1, seconds_left=1.0, least=10)
+    assert plan.steps() in range(70, 90)
 
 
 def made_up(name: str, seed: int, right: int, plans: tuple[str, ...] = ("own",)) -> dict:
