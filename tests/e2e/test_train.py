@@ -16,6 +16,7 @@ from tests.e2e.program import assert_refused, called, timeviper
 from tests.unit.training.journey import STEPS, write_run
 from timeviper.cli.train import apply
 from timeviper.core.errors import ConfigError
+from timeviper.training.checkpoint import whole_steps
 
 
 def test_a_dry_run_tells_what_learns_and_what_it_takes(tmp_path: Path) -> None:
@@ -45,6 +46,25 @@ def test_a_run_trains_and_says_how_it_goes(tmp_path: Path) -> None:
     assert "stage instruct" in ran.err
     assert (tmp_path / "out/instruct/model/config.json").exists()
     assert called("train", path, "--device", "cpu").err.strip() == "complete"
+
+
+def test_a_run_that_is_asked_to_stop_saves_first(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    command = [sys.executable, "-m", "timeviper", "train", str(path), "--device", "cpu",
+               "--set", "stages.0.steps=100000"]  # fmt: skip
+    log = tmp_path / "out/align/run.jsonl"
+    run = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"},
+                           stderr=subprocess.PIPE, text=True)  # fmt: skip
+    while not (log.exists() and len(log.read_text().splitlines()) > 2):
+        assert run.poll() is None
+        time.sleep(0.02)
+    run.send_signal(signal.SIGTERM)
+    said = run.communicate(timeout=60)[1]
+    assert run.returncode == 0
+    assert "stopping after the next checkpoint" in said
+    assert "the same command goes on from here" in said
+    last = json.loads(log.read_text().splitlines()[-1])["step"]
+    assert whole_steps(tmp_path / "out/align/run") == [last]
 
 
 @pytest.mark.slow

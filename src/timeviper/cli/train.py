@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from timeviper.training.monitor import Samples
     from timeviper.training.run import TrainConfig
     from timeviper.training.stages import Stage
+
+_SAME_WISH_SECONDS = 5.0
 
 
 def train(  # noqa: PLR0913
@@ -53,6 +57,7 @@ def train(  # noqa: PLR0913
 
     The same command again goes on from the last checkpoint, also with another number of
     processes; a finished stage is not repeated. Each leaves its model in FOLDER/NAME/model.
+    Ctrl-C saves first.
 
     Examples:
       timeviper train run.json --dry-run --processes 8
@@ -75,8 +80,15 @@ def train(  # noqa: PLR0913
     # Told once a block: what it returns includes a view, which nothing changes in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     group = join(device)
-    stop_at = None if minutes is None else began + 60 * minutes
-    done = _train(settings, config.parent, group, project=project, stop_at=stop_at)
+    end = float("inf") if minutes is None else began + 60 * minutes
+    with _asked_to_stop() as asked:
+        done = _train(
+            settings,
+            config.parent,
+            group,
+            project=project,
+            stopping=lambda: asked() or time.monotonic() > end,
+        )
     if group.main:
         record = {"complete": done, "seconds": round(time.monotonic() - began, 1)}
         print_json(record) if as_json else messages().print(
@@ -151,7 +163,12 @@ def _value(text: str) -> Any:
 
 
 def _train(
-    config: TrainConfig, home: Path, group: Group, *, project: str | None, stop_at: float | None
+    config: TrainConfig,
+    home: Path,
+    group: Group,
+    *,
+    project: str | None,
+    stopping: Callable[[], bool],
 ) -> bool:
     from timeviper.training.monitor import Monitor
     from timeviper.training.run import run, stage_folder
@@ -179,10 +196,31 @@ def _train(
         return monitor
 
     try:
-        return run(config, home=home, group=group, tell=watch, stop_at=stop_at)
+        return run(config, home=home, group=group, tell=watch, stopping=stopping)
     finally:
         for monitor in opened:
             monitor.close()
+
+
+@contextmanager
+def _asked_to_stop() -> Generator[Callable[[], bool]]:
+    """Let Ctrl-C, or a scheduler's SIGTERM, end the run after a checkpoint; again, at once."""
+    asked: list[float] = []
+
+    def ask(number: int, frame: object) -> None:
+        # torchrun passes on the Ctrl-C that every process has already had.
+        if asked and time.monotonic() - asked[0] > _SAME_WISH_SECONDS:
+            raise KeyboardInterrupt
+        if not asked:
+            messages().print("stopping after the next checkpoint; once more to stop at once")
+        asked.append(time.monotonic())
+
+    before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _forecast(config: TrainConfig, home: Path, stage: Stage, ranks: int) -> Forecast:

@@ -78,6 +78,7 @@ class LoopConfig:
             optimizer's settings.
         stop_at: value of `time.monotonic()` on rank 0 after which the run saves and stops; None
             for never.
+        stopping: asked at each step on each rank; one that says yes makes all save and stop.
     """
 
     folder: Path
@@ -90,6 +91,7 @@ class LoopConfig:
     average: float | None = None
     identity: dict[str, Any] = field(default_factory=dict[str, Any])
     stop_at: float | None = None
+    stopping: Callable[[], bool] | None = None
 
     def __post_init__(self) -> None:
         """Check the counts."""
@@ -214,9 +216,10 @@ class _Run(Generic[Batch]):
         now = time.monotonic()
         late = self.config.stop_at is not None and now > self.config.stop_at
         due = now - self.saved > self.config.save_every_seconds
-        # Rank 0's clock decides for all; a rank without batches ends the run for all.
-        main = float(self.group.main)
-        short, late, due = self.group.total([not full, main * late, main * due])
+        asked = self.config.stopping is not None and self.config.stopping()
+        # Rank 0's clock decides for all; a rank that was asked, or has no batches, ends it for all.
+        main = self.group.main
+        short, late, due = self.group.total([not full, (main and late) or asked, main and due])
         return None if short else bool(late), bool(due)
 
     def advance(self, taken: Sequence[tuple[Batch, Cursor]], *, keep: bool) -> Report | None:

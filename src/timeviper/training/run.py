@@ -137,7 +137,7 @@ def run(
     home: Path,
     group: Group,
     tell: Teller,
-    stop_at: float | None = None,
+    stopping: Callable[[], bool] | None = None,
 ) -> bool:
     """Train all stages, going on where an earlier run stopped.
 
@@ -147,7 +147,7 @@ def run(
         group: the processes.
         tell: gives for each stage what receives its log lines on rank 0; with the stage it gets
             what asks the model as it is then.
-        stop_at: value of `time.monotonic()` after which to save and stop; None for never.
+        stopping: asked at each step on each process; one that says yes makes all save and stop.
 
     Returns:
         Whether the last stage is complete; its model lies in `folder/NAME/model`.
@@ -155,7 +155,7 @@ def run(
     for number, stage in enumerate(config.stages):
         target = stage_folder(config, home, stage) / "model"
         done = group.total([(target / CONFIG).exists() and group.main])[0] > 0
-        if not done and not _run_stage(config, number, home, group, tell, stop_at):
+        if not done and not _run_stage(config, number, home, group, tell, stopping):
             return False
     return True
 
@@ -171,7 +171,7 @@ def _run_stage(
     home: Path,
     group: Group,
     tell: Teller,
-    stop_at: float | None,
+    stopping: Callable[[], bool] | None,
 ) -> bool:
     stage = config.stages[number]
     folder = stage_folder(config, home, stage)
@@ -195,7 +195,7 @@ def _run_stage(
         keep=config.keep,
         average=stage.average,
         identity=_identity(config, base, stage),
-        stop_at=stop_at,
+        stopping=stopping,
     )
     own = processor_of(processor, model.config)
     source = open_source(stage.data, own, folder=home)

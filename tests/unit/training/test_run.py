@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -82,7 +81,7 @@ def test_stopped_and_resumed_is_the_run_that_was_not(
     path, lines = write_run(tmp_path), []
     done = False
     while not done:
-        done, new = go(path, stop_at=time.monotonic() - 1)
+        done, new = go(path, stopping=lambda: True)
         lines += new
     keys = ("step", "loss", "gradient_norm", "right")
     got, want = ([[line[key] for key in keys] for line in run] for run in (lines, finished[1]))
@@ -95,11 +94,11 @@ def test_stopped_and_resumed_is_the_run_that_was_not(
 
 def test_another_config_is_refused(tmp_path: Path) -> None:
     path = write_run(tmp_path)
-    assert not go(path, stop_at=time.monotonic() - 1)[0]
+    assert not go(path, stopping=lambda: True)[0]
     with pytest.raises(CheckpointError, match=r"stage.learning_rate 0.001 there, 0.01 now"):
         go(path, "stages.0.learning_rate=0.01")
     # The share of a process may change, as its number may.
-    assert not go(path, "stages.0.accumulate=2", stop_at=time.monotonic() - 1)[0]
+    assert not go(path, "stages.0.accumulate=2", stopping=lambda: True)[0]
 
 
 def test_adapters_learn_in_place_of_the_model_and_are_gone_afterwards(tmp_path: Path) -> None:
@@ -128,7 +127,7 @@ def test_the_model_is_asked_while_it_learns(tmp_path: Path) -> None:
         return lambda line: answers.append(list(samples()))
 
     config = config_of(path, "stages.0.steps=1")
-    run(config, home=tmp_path, group=Group(), tell=tell, stop_at=time.monotonic() - 1)
+    run(config, home=tmp_path, group=Group(), tell=tell, stopping=lambda: True)
     assert [question for question, _ in answers[0]] == ["What?"]
 
 
