@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from timeviper.synth.footage import Footage, load_frames
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Generator, Tensor, nn
 
 from timeviper.core.layout import SpanKind
 from timeviper.core.precision import Precision
@@ -34,18 +35,21 @@ from timeviper.processing.image import ImageConfig, Resample
 from timeviper.processing.processor import Processor, ProcessorConfig
 from timeviper.processing.prompt import TimePrompt
 from timeviper.processing.tokenizer import Tokenizer
+from timeviper.synth.canvas import degrade
 from timeviper.synth.catalogue import things
 from timeviper.synth.draw import Painter, atlas_tensor
+from timeviper.synth.footage import Footage, load_frames
 from timeviper.synth.sample import Setting, sample_worlds
 from timeviper.synth.world import Change, Worlds
 from timeviper.training.distributed import Group, join
-from timeviper.training.episodes import EpisodeMaker, Episodes, Mix, Phase
+from timeviper.training.episodes import EpisodeMaker, Episodes, Mix, Phase, Sharing
 from timeviper.training.loop import LoopConfig, Outcome, Report, train
 from timeviper.training.naming import Namer, Seen
 from timeviper.training.objective import accuracy_by_task, answer_loss
 from timeviper.training.optimizer import OptimizerConfig
 from timeviper.training.pixels import seen_frames
 from timeviper.training.source import Steps
+from timeviper.weights.loader import load_model
 from timeviper.weights.native import save_model
 
 # Worlds of evaluation use other seeds (see recipes/evaluate_tiny.py).
@@ -63,6 +67,7 @@ class Run:
         group: the processes that train together.
         atlas: drawings, on the device.
         footage: real clips as backgrounds, or None.
+        spoil: `degrade`, compiled or not.
         stop_at: value of `time.monotonic()` when the time is over.
     """
 
@@ -71,19 +76,26 @@ class Run:
     atlas: Tensor
     footage: Footage | None
     stop_at: float
+    spoil: Callable[[Tensor, Generator], Tensor] = degrade
 
     @property
     def clips(self) -> int:
         """Number of footage clips."""
         return 0 if self.footage is None else len(self.footage)
 
+    def painter(self, worlds: Worlds) -> Painter:
+        """Worlds ready to draw."""
+        return Painter.of(worlds, self.atlas, self.footage)
 
-def phases(frames: int) -> tuple[Phase, ...]:
-    """From short clips to long ones; dropping joins once the tasks are understood.
+    def frames(
+        self, painter: Painter, index: Tensor, seconds: Tensor, *, size: int, chance: Generator
+    ) -> Iterator[Tensor]:
+        """Moments of worlds as the tower would see them of a file."""
+        return seen_frames(painter, index, seconds, size=size, generator=chance, spoil=self.spoil)
 
-    Args:
-        frames: drawn in each step, whatever the length of its videos.
-    """
+
+def _mixer(frames: int) -> Callable[..., Mix]:
+    """Kinds of steps that draw `frames` in all, whatever the length of their videos."""
 
     def mix(num_frames: int, questions: int, plan: str, weight: float = 1.0) -> Mix:
         videos = max(1, frames // num_frames)
@@ -91,35 +103,84 @@ def phases(frames: int) -> tuple[Phase, ...]:
             num_frames=num_frames, videos=videos, questions=questions, plan=plan, weight=weight
         )
 
+    return mix
+
+
+def course(frames: int) -> tuple[Phase, ...]:
+    """From short clips to long ones; dropping joins once the tasks are understood.
+
+    Args:
+        frames: drawn in each step, whatever the length of its videos.
+    """
+    mix = _mixer(frames)
     return (
-        Phase(until=0.05, mixes=(mix(16, 2, "off"), mix(32, 3, "off"))),
-        Phase(until=0.2, mixes=(mix(64, 5, "off"), mix(128, 8, "off"))),
-        Phase(until=0.35, mixes=(mix(128, 8, "off"), mix(256, 14, "off"), mix(128, 3, "on"))),
+        Phase(until=0.04, mixes=(mix(16, 2, "off"), mix(32, 3, "off"))),
+        Phase(until=0.15, mixes=(mix(64, 5, "off"), mix(128, 8, "off"))),
         Phase(
-            until=0.7,
+            until=0.4,
+            mixes=(mix(128, 8, "off"), mix(256, 14, "off"), mix(512, 20, "off"), mix(128, 3, "on")),
+        ),
+        Phase(
+            until=0.8,
             mixes=(
-                mix(64, 3, "on"),
-                mix(256, 6, "on"),
-                mix(512, 8, "on"),
-                mix(1024, 12, "on"),
-                mix(128, 8, "off", 0.7),
-                mix(512, 20, "off"),
+                mix(64, 4, "off", 0.5),
+                mix(256, 14, "off"),
                 mix(1024, 32, "off"),
+                mix(4096, 64, "off", 0.5),
+                mix(64, 3, "on", 0.5),
+                mix(256, 5, "on", 0.6),
+                mix(1024, 10, "on", 0.6),
             ),
         ),
         Phase(
             until=1.01,
             mixes=(
-                mix(64, 3, "on", 0.7),
-                mix(256, 6, "on"),
-                mix(1024, 12, "on", 1.5),
+                mix(64, 3, "on", 0.6),
+                mix(256, 5, "on"),
+                mix(1024, 10, "on"),
                 mix(4096, 20, "on", 0.7),
                 mix(10_240, 24, "on", 0.7),
-                mix(512, 20, "off", 0.5),
-                mix(4096, 64, "off", 0.5),
+                mix(1024, 32, "off", 0.5),
+                mix(10_240, 64, "off", 0.3),
             ),
         ),
     )
+
+
+def finish(frames: int) -> tuple[Phase, ...]:
+    """A further course for a model that knows the tasks: many questions, then long videos.
+
+    Args:
+        frames: as in `course`.
+    """
+    mix = _mixer(frames)
+    return (
+        Phase(
+            until=0.55,
+            mixes=(
+                mix(64, 8, "off"),
+                mix(128, 14, "off"),
+                mix(256, 22, "off"),
+                mix(512, 32, "off", 0.5),
+                mix(128, 4, "on", 0.5),
+            ),
+        ),
+        Phase(
+            until=1.01,
+            mixes=(
+                mix(64, 4, "on"),
+                mix(256, 7, "on", 1.5),
+                mix(1024, 12, "on"),
+                mix(4096, 20, "on", 0.4),
+                mix(10_240, 24, "on", 0.4),
+                mix(128, 14, "off"),
+                mix(1024, 32, "off", 0.5),
+            ),
+        ),
+    )
+
+
+COURSES = {"whole": course, "finish": finish}
 
 
 def tower_stage(model: TimeViper, run: Run) -> bool:
@@ -142,13 +203,14 @@ def tower_stage(model: TimeViper, run: Run) -> bool:
 
     def step(batch: tuple[int, Worlds, np.ndarray]) -> Outcome:
         number, worlds, when = batch
-        painter = Painter.of(worlds, run.atlas, run.footage)
+        painter = run.painter(worlds)
         index = torch.arange(count, device=device).repeat_interleave(TOWER_MOMENTS)
         seconds = torch.from_numpy(when).to(device).flatten()
         seen = what_is_seen(painter, index, seconds)
         chance = torch_stream(SEED, "degrade", number, device=device)
         size = model.config.vision.image_size
-        pixels = torch.cat(list(seen_frames(painter, index, seconds, size=size, generator=chance)))
+        frames = run.frames(painter, index, seconds, size=size, chance=chance)
+        pixels = torch.cat(list(frames))
         with torch.autocast(device.type, dtype=torch.bfloat16):
             loss, measures = namer(pixels, seen)
         names = ("thing", "partner", "place_error", "change")
@@ -160,7 +222,7 @@ def tower_stage(model: TimeViper, run: Run) -> bool:
 
     config = LoopConfig(
         folder=args.out / "tower",
-        optimizer=OptimizerConfig(steps=args.tower_steps, learning_rate=1e-3, hold=0.3),
+        optimizer=OptimizerConfig(steps=args.tower_steps, learning_rate=args.tower_rate, hold=0.3),
         log_every=50,
         stop_at=run.stop_at,
     )
@@ -202,17 +264,18 @@ def model_stage(model: TimeViper, processor: Processor, run: Run) -> bool:
     total = args.steps * group.ranks
     maker = EpisodeMaker(
         processor,
-        phases(args.frames),
+        COURSES[args.course](args.frames),
         steps=total,
-        seed=SEED,
+        seed=args.seed,
         clips=run.clips,
-        together=group.ranks,
+        sharing=Sharing(together=group.ranks, rounds=args.rounds),
     )
 
+    looker = Looker(model, run)
+
     def step(batch: Episodes) -> Outcome:
-        chance = torch_stream(SEED, "degrade-video", batch.step, device=device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            video = embed_videos(model, batch, run, chance)
+            video = embed_videos(model, batch, looker(batch))
             ids = torch.from_numpy(batch.questions.tokens.ids).to(device)
             decoder = with_plan(model.decoder, plans[batch.mix.plan])
             out = answer_loss(decoder, video, batch.questions, ids)
@@ -231,8 +294,8 @@ def model_stage(model: TimeViper, processor: Processor, run: Run) -> bool:
             steps=args.steps,
             learning_rate=args.rate,
             transfer_factor=5.0,
-            warmup=150,
-            hold=0.5,
+            warmup=100,
+            hold=args.hold,
             muon=args.muon,
         ),
         stop_at=run.stop_at,
@@ -241,21 +304,45 @@ def model_stage(model: TimeViper, processor: Processor, run: Run) -> bool:
     return train(learner, source, step, config, tell=print, group=group) >= args.steps
 
 
-def embed_videos(model: TimeViper, batch: Episodes, run: Run, chance: torch.Generator) -> Tokens:
+class Looker:
+    """Merged features of a step's frames; those of the last step serve again for its worlds.
+
+    Args:
+        model: its tower is frozen.
+        run: drawings and footage.
+    """
+
+    def __init__(self, model: TimeViper, run: Run) -> None:
+        self.model = model
+        self.run = run
+        self.film = -1
+        self.merged = run.atlas[:0]
+
+    @torch.no_grad()
+    def __call__(self, batch: Episodes) -> Tensor:
+        """Features, shape (frame, kept, hidden)."""
+        if batch.film == self.film:
+            return self.merged
+        device, length = self.run.atlas.device, batch.mix.num_frames
+        count = len(batch.worlds)
+        index = torch.arange(count, device=device).repeat_interleave(length)
+        # Files are sampled at their first frame of each second.
+        seconds = torch.arange(length, device=device, dtype=torch.float32).repeat(count)
+        painter = self.run.painter(batch.worlds)
+        size = self.model.config.vision.image_size
+        chance = torch_stream(SEED, "degrade-video", batch.film, device=device)
+        parts = [
+            self.model.projector.merge(self.model.vision(part))
+            for part in self.run.frames(painter, index, seconds, size=size, chance=chance)
+        ]
+        self.film, self.merged = batch.film, torch.cat(parts)
+        return self.merged
+
+
+def embed_videos(model: TimeViper, batch: Episodes, merged: Tensor) -> Tokens:
     """Prefix, marks and the frames of all videos as the decoder reads them."""
-    device = run.atlas.device
-    count, length = len(batch.worlds), batch.mix.num_frames
-    index = torch.arange(count, device=device).repeat_interleave(length)
-    # Files are sampled at their first frame of each second.
-    seconds = torch.arange(length, device=device, dtype=torch.float32).repeat(count)
-    painter = Painter.of(batch.worlds, run.atlas, run.footage)
-    size = model.config.vision.image_size
-    merged: list[Tensor] = []
-    with torch.no_grad():
-        for part in seen_frames(painter, index, seconds, size=size, generator=chance):
-            merged.append(model.projector.merge(model.vision(part)))
-    vision = model.projector.project(torch.cat(merged))
-    text = model.decoder.embed(torch.from_numpy(batch.video.ids).to(device))
+    vision = model.projector.project(merged)
+    text = model.decoder.embed(torch.from_numpy(batch.video.ids).to(merged.device))
     tokens = Tokens(text, batch.video.kinds, batch.video_lengths)
     places = on_device(tokens.of_kind(SpanKind.VISION), text)
     return tokens.with_hidden(text.index_copy(0, places, vision.flatten(0, 1).to(text.dtype)))
@@ -284,9 +371,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tower-steps", type=int, default=2600)
     parser.add_argument("--frames", type=int, default=16384, help="of each process in a step")
     parser.add_argument("--steps", type=int, default=3300)
+    parser.add_argument("--hold", type=float, default=0.5, help="share of steps at full rate")
+    parser.add_argument("--rounds", type=int, default=2, help="steps that share their videos")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--footage", type=Path, help="frames of real clips, see synth.footage")
     parser.add_argument("--workers", type=int, default=10, help="that draw worlds, a process")
+    parser.add_argument("--tower", type=Path, help="weights that the tower starts from")
+    parser.add_argument("--start", type=Path, help="checkpoint folder to go on from")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the worlds of stage 2")
+    parser.add_argument("--course", choices=COURSES, default="whole")
+    parser.add_argument("--tower-rate", type=float, default=1e-3)
     parser.add_argument("--compile", action="store_true", help="compile the tower by torch")
     parser.add_argument("--no-muon", dest="muon", action="store_false")
     parser.add_argument("--device", help="cpu or cuda; the first GPU where there is one")
@@ -306,6 +400,10 @@ def main() -> None:
     init_linear(model.projector, 0.02, torch_stream(SEED, "projector", device=group.device))
     if args.compile:
         model.vision.compile()
+    if args.tower:
+        model.vision.load_state_dict(load_file(args.tower))
+    if args.start:
+        model.load_state_dict(load_model(args.start, device=group.device).state_dict())
     processor = build_processor(args.tokenizer)
     run = Run(
         args=args,
@@ -313,8 +411,11 @@ def main() -> None:
         atlas=atlas_tensor(64, group.device),
         footage=load_frames(args.footage, group.device) if args.footage else None,
         stop_at=stop_at,
+        spoil=torch.compile(degrade) if args.compile else degrade,
     )
-    done = tower_stage(model, run) and model_stage(model, processor, run)
+    # A model to go on from has its tower.
+    done = bool(args.start) or tower_stage(model, run)
+    done = done and model_stage(model, processor, run)
     if group.main:
         save_model(model, args.out / "model", dtype=Precision.BFLOAT16)
         processor.save(args.out / "model")

@@ -14,10 +14,7 @@ _PLACE = {motion: number for number, motion in enumerate(Motion)}
 
 
 def looks(
-    rng: np.random.Generator,
-    thing: NDArray[np.int64],
-    motion: NDArray[np.int64],
-    seconds: NDArray[np.int64],
+    rng: np.random.Generator, thing: NDArray[np.int64], motion: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float32]]:
     """Places, movements and coverings of appearances.
 
@@ -25,7 +22,6 @@ def looks(
         rng: source of chance.
         thing: drawings, shape (world, event, slot), -1 for none.
         motion: numbers of `Motion`, shape (world, event).
-        seconds: how long each lasts, shape (world, event).
 
     Returns:
         `place`, `move`, `look` and `cover` of `Worlds`.
@@ -43,9 +39,10 @@ def looks(
     times = rng.uniform(1.7, 2.3, shape)
     growth[motion == _PLACE[Motion.CLOSER]] = times[motion == _PLACE[Motion.CLOSER]]
     growth[motion == _PLACE[Motion.AWAY]] = 1 / times[motion == _PLACE[Motion.AWAY]]
-    turn = rng.choice([-1.0, 1.0], shape) * np.radians(rng.uniform(25, 60, shape)) * seconds
+    turn = rng.choice([-1.0, 1.0], shape) * np.radians(rng.uniform(70, 130, shape))
     turn[motion != _PLACE[Motion.TURNING]] = 0
-    tilt, side = rng.normal(0, 0.1, shape), rng.choice([-1.0, 1.0], shape)
+    # Half the turn before upright, half after it: nothing is ever upside down.
+    tilt, side = rng.normal(0, 0.1, shape) - turn / 2, rng.choice([-1.0, 1.0], shape)
     signs = thing[..., 0] >= ids_of(ThingKind.WORD).start
     tilt[signs], side[signs] = 0, 1
     made = {

@@ -151,7 +151,7 @@ def stage(
         start=span[..., 0],
         end=span[..., 1],
         motion=motion,
-        **looks(rng, thing, motion, span[..., 1] - span[..., 0]),
+        **looks(rng, thing, motion),
         **scenes(rng, batch, num_frames),
         footage=_footage(rng, batch, setting),
         change=_changes(rng, casts, num_frames),

@@ -27,16 +27,19 @@ LATEST_SECOND = 15_300
 CHOICES, BLIND = 0.2, 0.02
 # How often each task is tried in a round: more where few worlds carry it, or it is learned late.
 _TRIES = dict.fromkeys(Task, 1) | {
-    Task.AT_TIME: 2,
-    Task.WHEN: 2,
-    Task.COUNT: 2,
+    Task.FIRST: 2,
+    Task.LAST: 2,
+    Task.ORDERING: 2,
     Task.DENSE_CAPTION: 2,
-    Task.MOTION: 2,
-    Task.READING: 2,
-    Task.MULTI_VALUE: 3,
-    Task.RETRIEVAL: 4,
-    Task.MULTI_KEY: 4,
-    Task.CHAIN: 5,
+    Task.AT_TIME: 3,
+    Task.WHEN: 3,
+    Task.COUNT: 3,
+    Task.RETRIEVAL: 3,
+    Task.MULTI_KEY: 3,
+    Task.CHAIN: 3,
+    Task.CHANGE: 3,
+    Task.MULTI_VALUE: 5,
+    Task.MOTION: 6,
 }
 _ROUND = tuple(task for task, tries in _TRIES.items() for _ in range(tries))
 
@@ -79,6 +82,7 @@ class Episodes:
         questions: rows about these videos.
         mix: what kind of step this is.
         step: its number.
+        film: number of these worlds; steps with the same one show the same pictures.
     """
 
     worlds: Worlds
@@ -87,6 +91,22 @@ class Episodes:
     questions: QuestionRows
     mix: Mix
     step: int
+    film: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharing:
+    """What consecutive steps have in common.
+
+    Args:
+        together: steps of one kind, because as many processes take them at once and wait for
+            each other.
+        rounds: steps of a process that ask about the same worlds, with other questions and
+            clocks: drawing and looking cost as much as learning.
+    """
+
+    together: int = 1
+    rounds: int = 1
 
 
 class EpisodeMaker:
@@ -98,8 +118,7 @@ class EpisodeMaker:
         steps: length of the run.
         seed: of the training worlds; evaluation uses others.
         clips: footage clips to show worlds before, besides drawn backgrounds.
-        together: consecutive steps that are of one kind, because as many processes take them at
-            once and wait for each other.
+        sharing: which steps are of one kind or about the same worlds.
     """
 
     def __init__(
@@ -110,11 +129,11 @@ class EpisodeMaker:
         steps: int,
         seed: int,
         clips: int = 0,
-        together: int = 1,
+        sharing: Sharing | None = None,
     ) -> None:
         self.processor = processor
         self.setting = Setting(clips=clips)
-        self.together = together
+        self.sharing = sharing or Sharing()
         self.phases = phases
         self.steps = steps
         self.seed = seed
@@ -125,9 +144,10 @@ class EpisodeMaker:
 
     def __call__(self, step: int) -> Episodes:
         """The material of a step."""
+        mix, film = self.mix(step), self.film(step)
+        drawn = stream(self.seed, "worlds", film)
+        worlds = sample_worlds(drawn, mix.videos, mix.num_frames, self.setting)
         rng = stream(self.seed, "episodes", step)
-        mix = self.mix(step)
-        worlds = sample_worlds(rng, mix.videos, mix.num_frames, self.setting)
         # Half the clocks start at 0, as files do; the others teach the digits of long videos.
         late = rng.random(mix.videos) < 0.5
         latest = max(1, LATEST_SECOND - mix.num_frames)
@@ -146,15 +166,22 @@ class EpisodeMaker:
             questions=self._questions(worlds, offsets.tolist(), mix.questions, rng),
             mix=mix,
             step=step,
+            film=film,
         )
+
+    def film(self, step: int) -> int:
+        """Number of the worlds that a step asks about."""
+        turn, rank = divmod(step, self.sharing.together)
+        return turn // self.sharing.rounds * self.sharing.together + rank
 
     def mix(self, step: int) -> Mix:
         """The kind of a step."""
-        step -= step % self.together
-        share = step / self.steps
+        wide = self.sharing.rounds * self.sharing.together
+        first = step // wide * wide
+        share = first / self.steps
         phase = next((p for p in self.phases if share < p.until), self.phases[-1])
         weights = np.array([m.weight for m in phase.mixes])
-        chosen = stream(self.seed, "mix", step).choice(len(weights), p=weights / weights.sum())
+        chosen = stream(self.seed, "mix", first).choice(len(weights), p=weights / weights.sum())
         return phase.mixes[int(chosen)]
 
     def _questions(

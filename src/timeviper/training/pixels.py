@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ def seen_frames(
     *,
     size: int,
     generator: torch.Generator,
+    spoil: Callable[[Tensor, torch.Generator], Tensor] = degrade,
 ) -> Iterator[Float[Tensor, "frame 3 size size"]]:
     """Draw, squeeze and degrade moments of worlds, a bounded number at a time.
 
@@ -32,6 +33,7 @@ def seen_frames(
         seconds: moment of each frame.
         size: pixels of a side, as the tower wants them.
         generator: source of chance, on the painter's device.
+        spoil: what cameras and codecs do to them, `degrade` or a compiled form of it.
 
     Yields:
         Normalised frames, -1 to 1, in order.
@@ -39,5 +41,5 @@ def seen_frames(
     for part in torch.arange(len(number), device=number.device).split(_AT_ONCE):
         # Twice the width, then halved: a 16:9 frame loses more width than height on the way in.
         wide = painter.draw(number[part], seconds[part], height=size, width=2 * size)
-        frames = degrade(F.avg_pool2d(wide, (1, 2)), generator)
+        frames = spoil(F.avg_pool2d(wide, (1, 2)), generator)
         yield frames * 2 - 1

@@ -13,7 +13,7 @@ from timeviper.synth.asking import clock
 from timeviper.synth.phrases import NO_VIDEO
 from timeviper.synth.tasks import Task
 from timeviper.training import episodes
-from timeviper.training.episodes import LATEST_SECOND, EpisodeMaker, Episodes, Phase
+from timeviper.training.episodes import LATEST_SECOND, EpisodeMaker, Episodes, Phase, Sharing
 
 
 def same(a: Episodes, b: Episodes) -> bool:
@@ -173,7 +173,21 @@ def test_phases_follow_one_another_and_weights_count() -> None:
 def test_processes_that_wait_for_each_other_take_one_kind() -> None:
     kinds = (mix(16), mix(24), mix(32))
     phases = (Phase(until=1.01, mixes=kinds),)
-    make = EpisodeMaker(processor(), phases, steps=60, seed=3, together=3)
+    make = EpisodeMaker(processor(), phases, steps=60, seed=3, sharing=Sharing(together=3))
     drawn = [make.mix(step).num_frames for step in range(60)]
     assert all(len(set(drawn[n : n + 3])) == 1 for n in range(0, 60, 3))
     assert len(set(drawn)) == 3
+
+
+def test_rounds_ask_other_questions_about_the_same_worlds() -> None:
+    phases = (Phase(until=1.01, mixes=(mix(16, 2, 3), mix(24, 1, 3))),)
+    sharing = Sharing(together=2, rounds=3)
+    make = EpisodeMaker(processor(), phases, steps=60, seed=3, sharing=sharing)
+    found = [make(step) for step in range(12)]
+    assert [e.film for e in found] == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3]
+    first, again, other = found[0], found[2], found[1]
+    np.testing.assert_array_equal(first.worlds.thing, again.worlds.thing)
+    np.testing.assert_array_equal(first.worlds.colours, again.worlds.colours)
+    assert not np.array_equal(first.questions.tokens.ids, again.questions.tokens.ids)
+    assert other.mix == first.mix
+    assert not np.array_equal(first.worlds.place, other.worlds.place)
