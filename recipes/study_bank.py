@@ -325,4 +325,4 @@ def _cores() -> int:
 
 def load_features(folder: Path, name: str, keep: int, device: torch.device) -> Tensor:
     """Features of a part on a device, shape (world, frame, token, width)."""
-    return load_file(folder / f"{name}-{keep}.safetensors", device=str(device))["features"]
+    return load_file(folder / f"{name}-{keep}.safetensors")["features"].to(device)
