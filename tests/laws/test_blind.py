@@ -142,8 +142,8 @@ def test_the_model_prefers_no_right_option_blindly(engine: Engine, task: Task) -
 def test_the_benchmark_shown_to_nobody_is_answered_at_chance(
     engine: Engine, tmp_path: Path
 ) -> None:
-    tasks = (Task.FIRST, Task.ABSENT, Task.COUNT, Task.RETRIEVAL)
-    grid = Grid(tasks=tasks, frames=(64,), depths=(0.0, 0.5, 1.0), seeds=4, seed=SEED)
+    tasks = (Task.FIRST, Task.ABSENT)
+    grid = Grid(tasks=tasks, frames=(64,), depths=(0.0, 0.5, 1.0), seeds=4, seed=SEED, max_tokens=8)
     plan = Plan(grid=grid, out=tmp_path, films=tmp_path / "films", control=Control.BLIND)
     run(plan, EngineAnswerer(engine, resolve("tiny")), lambda step: None)
     report = summarise(read_rows(answer_files(tmp_path)), grid.depths)
