@@ -1,11 +1,18 @@
-"""Train the model that ships on drawn worlds, in two stages, resumable.
+"""Train the model that ships on drawn worlds: the tower, then two courses of questions.
 
-command:   python recipes/tiny.py --out OUT --tokenizer FOLDER --minutes 30
-           (several GPUs: torchrun --nproc-per-node N recipes/tiny.py ...)
-hardware:  1 H100, about 25 minutes; restart the same command to go on where it stopped
-result:    OUT/model, a checkpoint folder; OUT/tower.jsonl and OUT/model.jsonl, the logs.
-           Stage 1 teaches the tower to name what it sees; stage 2 freezes it and teaches
-           projector, language model and transfer modules on questions about whole videos.
+command:   torchrun --nproc-per-node 2 recipes/tiny.py --out OUT --tokenizer FOLDER
+               --course whole --steps 1650 --compile [--footage CLIPS.npz]
+           then python recipes/tiny.py --out MORE --tokenizer FOLDER --start OUT/model
+               --course finish --steps 600 --rate 1.3e-3 --hold 0.35 --warmup 40 --seed 2027
+               --compile [--footage CLIPS.npz]
+           `--minutes N` stops and saves; the same command again goes on where it stopped
+hardware:  whole: 2 H200, about 17 minutes; finish: 1 H200, 4 minutes; one GPU or a CPU will do
+result:    whole teaches the tower to name what it sees, freezes it and teaches projector,
+           language model and transfer modules all tasks; finish takes a model that knows them
+           through more questions a video, then longer videos. Each gives OUT/model, a
+           checkpoint folder, and the logs of its stages (tower.jsonl, learner.jsonl).
+           The tower that ships had 1,900 steps on one GPU, then 1,300 on two (--tower WEIGHTS
+           --tower-steps 1300 --tower-rate 7e-4)
 """
 
 from __future__ import annotations
@@ -41,8 +48,9 @@ from timeviper.synth.draw import Painter, atlas_tensor
 from timeviper.synth.footage import Footage, load_frames
 from timeviper.synth.sample import Setting, sample_worlds
 from timeviper.synth.world import Change, Worlds
+from timeviper.training.courses import COURSES
 from timeviper.training.distributed import Group, join
-from timeviper.training.episodes import EpisodeMaker, Episodes, Mix, Phase, Sharing
+from timeviper.training.episodes import EpisodeMaker, Episodes, Sharing
 from timeviper.training.loop import LoopConfig, Outcome, Report, train
 from timeviper.training.naming import Namer, Seen
 from timeviper.training.objective import accuracy_by_task, answer_loss
@@ -92,95 +100,6 @@ class Run:
     ) -> Iterator[Tensor]:
         """Moments of worlds as the tower would see them of a file."""
         return seen_frames(painter, index, seconds, size=size, generator=chance, spoil=self.spoil)
-
-
-def _mixer(frames: int) -> Callable[..., Mix]:
-    """Kinds of steps that draw `frames` in all, whatever the length of their videos."""
-
-    def mix(num_frames: int, questions: int, plan: str, weight: float = 1.0) -> Mix:
-        videos = max(1, frames // num_frames)
-        return Mix(
-            num_frames=num_frames, videos=videos, questions=questions, plan=plan, weight=weight
-        )
-
-    return mix
-
-
-def course(frames: int) -> tuple[Phase, ...]:
-    """From short clips to long ones; dropping joins once the tasks are understood.
-
-    Args:
-        frames: drawn in each step, whatever the length of its videos.
-    """
-    mix = _mixer(frames)
-    return (
-        Phase(until=0.04, mixes=(mix(16, 2, "off"), mix(32, 3, "off"))),
-        Phase(until=0.15, mixes=(mix(64, 5, "off"), mix(128, 8, "off"))),
-        Phase(
-            until=0.4,
-            mixes=(mix(128, 8, "off"), mix(256, 14, "off"), mix(512, 20, "off"), mix(128, 3, "on")),
-        ),
-        Phase(
-            until=0.8,
-            mixes=(
-                mix(64, 4, "off", 0.5),
-                mix(256, 14, "off"),
-                mix(1024, 32, "off"),
-                mix(4096, 64, "off", 0.5),
-                mix(64, 3, "on", 0.5),
-                mix(256, 5, "on", 0.6),
-                mix(1024, 10, "on", 0.6),
-            ),
-        ),
-        Phase(
-            until=1.01,
-            mixes=(
-                mix(64, 3, "on", 0.6),
-                mix(256, 5, "on"),
-                mix(1024, 10, "on"),
-                mix(4096, 20, "on", 0.7),
-                mix(10_240, 24, "on", 0.7),
-                mix(1024, 32, "off", 0.5),
-                mix(10_240, 64, "off", 0.3),
-            ),
-        ),
-    )
-
-
-def finish(frames: int) -> tuple[Phase, ...]:
-    """A further course for a model that knows the tasks: many questions, then long videos.
-
-    Args:
-        frames: as in `course`.
-    """
-    mix = _mixer(frames)
-    return (
-        Phase(
-            until=0.55,
-            mixes=(
-                mix(64, 8, "off"),
-                mix(128, 14, "off"),
-                mix(256, 22, "off"),
-                mix(512, 32, "off", 0.5),
-                mix(128, 4, "on", 0.5),
-            ),
-        ),
-        Phase(
-            until=1.01,
-            mixes=(
-                mix(64, 4, "on"),
-                mix(256, 7, "on", 1.5),
-                mix(1024, 12, "on"),
-                mix(4096, 20, "on", 0.4),
-                mix(10_240, 24, "on", 0.4),
-                mix(128, 14, "off"),
-                mix(1024, 32, "off", 0.5),
-            ),
-        ),
-    )
-
-
-COURSES = {"whole": course, "finish": finish}
 
 
 def tower_stage(model: TimeViper, run: Run) -> bool:
@@ -294,7 +213,7 @@ def model_stage(model: TimeViper, processor: Processor, run: Run) -> bool:
             steps=args.steps,
             learning_rate=args.rate,
             transfer_factor=5.0,
-            warmup=100,
+            warmup=args.warmup,
             hold=args.hold,
             muon=args.muon,
         ),
@@ -364,25 +283,30 @@ def build_processor(tokenizer: Path) -> Processor:
 
 def parse() -> argparse.Namespace:
     """Options."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "--tokenizer", type=Path, required=True, help="folder, see recipes/train_tokenizer.py"
+    )
     parser.add_argument("--minutes", type=float, default=1e6, help="stop and save after so long")
-    parser.add_argument("--tower-steps", type=int, default=2600)
+    parser.add_argument("--tower-steps", type=int, default=2600, help="that teach the tower")
     parser.add_argument("--frames", type=int, default=16384, help="of each process in a step")
-    parser.add_argument("--steps", type=int, default=3300)
+    parser.add_argument("--steps", type=int, default=3300, help="of the course")
+    parser.add_argument("--warmup", type=int, default=100, help="steps until the full rate")
     parser.add_argument("--hold", type=float, default=0.5, help="share of steps at full rate")
     parser.add_argument("--rounds", type=int, default=2, help="steps that share their videos")
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=2e-3, help="of the course")
     parser.add_argument("--footage", type=Path, help="frames of real clips, see synth.footage")
     parser.add_argument("--workers", type=int, default=10, help="that draw worlds, a process")
     parser.add_argument("--tower", type=Path, help="weights that the tower starts from")
     parser.add_argument("--start", type=Path, help="checkpoint folder to go on from")
     parser.add_argument("--seed", type=int, default=SEED, help="of the worlds of stage 2")
-    parser.add_argument("--course", choices=COURSES, default="whole")
-    parser.add_argument("--tower-rate", type=float, default=1e-3)
+    parser.add_argument("--course", choices=COURSES, default="whole", help="what is taught")
+    parser.add_argument("--tower-rate", type=float, default=1e-3, help="of the tower")
     parser.add_argument("--compile", action="store_true", help="compile the tower by torch")
-    parser.add_argument("--no-muon", dest="muon", action="store_false")
+    parser.add_argument("--no-muon", dest="muon", action="store_false", help="AdamW for all")
     parser.add_argument("--device", help="cpu or cuda; the first GPU where there is one")
     return parser.parse_args()
 

@@ -18,6 +18,7 @@ from tests.unit.training.toys import maker, mix
 from timeviper.core.layout import TokenLayout
 from timeviper.inference.engine import Engine
 from timeviper.synth.draw import atlas_tensor
+from timeviper.training.courses import COURSES
 from timeviper.training.distributed import Group
 from timeviper.weights.loader import resolve
 
@@ -59,28 +60,28 @@ def test_videos_are_embedded_as_the_engine_embeds_them(monkeypatch: pytest.Monke
     assert got.lengths == batch.video_lengths
 
 
-@pytest.mark.parametrize("name", ["whole", "finish"])
-def test_every_phase_fits_its_frames_and_the_last_one_trains_the_shipped_plan(name: str) -> None:
-    phases = tiny.COURSES[name](16384)
-    assert [phase.until for phase in phases] == sorted(phase.until for phase in phases)
-    assert phases[-1].until > 1
-    for one in (m for phase in phases for m in phase.mixes):
-        assert 16384 * 0.6 < one.num_frames * one.videos <= 16384
-    assert {m.plan for m in phases[-1].mixes} == {"on", "off"}
-    assert max(m.num_frames for m in phases[-1].mixes if m.plan == "on") == 10_240
-
-
-@pytest.mark.slow
-def test_both_stages_end_in_a_folder_that_answers(tmp_path: Path) -> None:
-    command = [sys.executable, "recipes/tiny.py", "--out", tmp_path, "--tokenizer", resolve("tiny")]
-    sizes = ["--tower-steps", "2", "--steps", "2", "--frames", "64", "--workers", "0"]
-    ran = subprocess.run(
-        [*map(str, command), *sizes, "--device", "cpu"],
+def run_recipe(*options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "recipes/tiny.py", *map(str, options)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_help_tells_both_courses() -> None:
+    ran = run_recipe("--help")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("recipes/tiny.py") >= 2
+    for name in COURSES:
+        assert f"--course {name}" in ran.stdout
+
+
+@pytest.mark.slow
+def test_both_stages_end_in_a_folder_that_answers(tmp_path: Path) -> None:
+    sizes = ["--tower-steps", "2", "--steps", "2", "--frames", "64", "--workers", "0"]
+    ran = run_recipe("--out", tmp_path, "--tokenizer", resolve("tiny"), *sizes, "--device", "cpu")
     assert ran.returncode == 0, ran.stderr
     assert '"complete": true' in ran.stdout
     assert {"tower.jsonl", "model"} <= {path.name for path in tmp_path.iterdir()}
