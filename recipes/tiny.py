@@ -60,7 +60,7 @@ from timeviper.training.source import Steps
 from timeviper.weights.loader import load_model
 from timeviper.weights.native import save_model
 
-# Worlds of evaluation use other seeds (see recipes/evaluate_tiny.py).
+# Worlds of evaluation use other seeds (see timeviper.evaluation.synthreel).
 SEED = 2026
 # Length of the worlds of stage 1, and the moments of each that a step looks at.
 TOWER_SECONDS, TOWER_MOMENTS = 24, 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,10 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve seconds of noise at one frame a second."""
     return write_video(tmp_path_factory.mktemp("video") / "noise [1].mp4", noise(12, side=32))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs_can_be_interrupted() -> None:
+    """A shell's background job ignores Ctrl-C, and so would every program that tests start."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 from timeviper.training import foreach
@@ -36,10 +35,3 @@ class Average:
         decay = min(self.decay, step / (step + 9))
         targets = [own_part(p.detach()) for p in parameters]
         foreach.move([own_part(t) for t in self.tensors.values()], targets, 1 - decay)
-
-    @torch.no_grad()
-    def give(self, model: nn.Module) -> None:
-        """Overwrite the weights of `model` with the mean."""
-        for name, parameter in model.named_parameters():
-            if name in self.tensors:
-                parameter.copy_(self.tensors[name])

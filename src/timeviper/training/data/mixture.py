@@ -122,12 +122,6 @@ class Walker:
             "at": {dataset.name: [p.epoch, p.parts, p.items] for dataset, p in places},
         }
 
-    @property
-    def epochs(self) -> dict[str, int]:
-        """How often each data set was walked through."""
-        places = zip(self._mixture.datasets, self._places, strict=True)
-        return {dataset.name: place.epoch for dataset, place in places}
-
     def draw(self) -> Draw:
         """The next sample's place; there is always one.
 
