@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from recipes import study_bank, study_plan, study_report, study_speed
+from recipes import study_bank, study_compare, study_plan, study_report, study_speed
 from recipes.study_models import TESTED, Bank, Batch, Learner, Variant, variants
 from timeviper.core.device import pick_device
 from timeviper.model.config import TransferPlan
@@ -265,9 +265,12 @@ def report(args: argparse.Namespace) -> None:
     """Tables, plots and one JSON of everything."""
     results, path = study_plan.Plan(args.out).results(), args.out / "speed.json"
     speeds = json.loads(path.read_text()) if path.exists() else []
+    found = study_report.Report(results=results, speed=speeds)
     if not results:
-        results, speeds = study_report.kept(args.out)
-    study_report.write(args.out, results, speeds)
+        found = study_report.kept(args.out)
+    if not found.guesses and args.scale >= 1:
+        found = replace(found, guesses=study_compare.guesses(SEED))
+    study_report.write(args.out, found)
 
 
 def parse() -> argparse.Namespace:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from recipes import study_bank, study_plan, study_report
+from recipes import study_bank, study_compare, study_plan, study_report
 from recipes.study_models import STACKS, TESTED, TRAINED, WARM_FRAMES, Bank, Learner, variants
+from recipes.study_report import Report
+from timeviper.evaluation.metrics import Share
 from timeviper.model.config import DropPolicy
 from timeviper.processing.processor import Processor
 from timeviper.processing.prompt import TimePrompt
@@ -225,16 +227,70 @@ def made_up(name: str, seed: int, right: int, plans: tuple[str, ...] = ("own",))
 def test_a_report_pools_seeds_and_tells_what_was_cut(tmp_path: Path) -> None:
     results = [
         made_up("hybrid", 0, 10, ("own", "uniform 0.9 at 3")),
-        made_up("hybrid", 1, 20),
-        made_up("mamba", 0, 0),
+        made_up("hybrid", 0, 20),
+        made_up("attention", 0, 16),
+        made_up("mamba", 1, 20),
     ]
-    study_report.write(tmp_path, results)
+    guess = {"frames": 64, "task": "when", "total": 20, "constant": 0.5, "among": 0.0}
+    study_report.write(tmp_path, Report(results=results, guesses=[guess]))
     text = (tmp_path / "study.md").read_text()
-    # 30 of 40 for each task, 60 of 80 for both.
-    assert "| hybrid | 75 (60-86) | 75 (60-86) | 75 (65-83) |" in text
-    assert "| uniform 0.9 at 3 | 50 (30-70)" in text
-    assert "| cut, of 6 |" in text
+    # 30 of 40 for each task, 60 of 80 for both; only the guess's task has a bar to lie above.
+    assert "| hybrid | 75 (60-86) | **75 (60-86)** | 75 (65-83) |" in text
+    assert "| uniform 0.9 at 3 | 50 (30-70) | 50 (30-70)" in text
+    assert "| *one answer always* | - | 50 | - |" in text
+    assert "n 40" in text
+    assert "mamba (cut: 5 of 6 steps)" in text
     assert "+0.250" in text
-    assert {"stacks.png", "dropping.png", "study.json"} <= {p.name for p in tmp_path.iterdir()}
-    # Nothing is shown of what was not run.
+    # Cut variants are compared with nothing.
+    assert "| attention | hybrid | 1,024 |" in text
+    assert "| mamba | hybrid |" not in text
+    assert {"stacks.png", "free.png", "study.json"} <= {p.name for p in tmp_path.iterdir()}
+    # Nothing is shown of what was not run, and nothing is drawn that compares nothing.
     assert "sentence" not in text
+    assert not (tmp_path / "times.png").exists()
+
+
+def test_a_report_is_written_again_from_its_own_numbers(tmp_path: Path) -> None:
+    study_report.write(tmp_path, Report(results=[made_up("hybrid", 0, 3)]))
+    first = (tmp_path / "study.md").read_text()
+    study_report.write(tmp_path, study_report.kept(tmp_path))
+    assert (tmp_path / "study.md").read_text() == first
+
+
+def test_a_claim_that_was_mostly_cut_is_not_drawn(tmp_path: Path) -> None:
+    names = study_report.CLAIMS["layers"][1]
+    results = [made_up(name, int(number > 1), 5) for number, name in enumerate(names)]
+    study_report.write(tmp_path, Report(results=results))
+    assert not (tmp_path / "layers.png").exists()
+    assert "cut: 5 of 6 steps" in (tmp_path / "study.md").read_text()
+
+
+def test_a_difference_has_newcombes_interval() -> None:
+    # Newcombe 1998, table II, example (a): 56 of 70 against 48 of 80.
+    value, low, high = study_compare.difference(
+        Share(right=56, total=70), Share(right=48, total=80)
+    )
+    assert value == pytest.approx(0.2)
+    assert (low, high) == (pytest.approx(0.0524, abs=1e-4), pytest.approx(0.3339, abs=1e-4))
+
+
+def test_guesses_are_of_the_questions_that_the_bank_holds(processor: Processor) -> None:
+    part = study_bank.Part(split="test", frames=64, worlds=4)
+    rows = study_bank.draw_rows(
+        study_bank.draw_worlds(part, 0, 3), processor, part, chunk=0, seed=3
+    )
+    found = list(study_compare.asked(part, 3))
+    assert [q.task.value for _, q in found] == [study_bank.NAMES[i] for i in rows.tasks]
+    for row, (_, question) in enumerate(found):
+        ids = rows.ids[rows.bounds[row + 1] - rows.answers[row] : rows.bounds[row + 1]]
+        assert question.answer in processor.tokenizer.decode(ids.tolist())
+
+
+def test_a_guess_knows_what_is_shown_and_nothing_more() -> None:
+    rows = {(g["frames"], g["task"]): g for g in study_compare.guesses(77)}
+    assert {frames for frames, _ in rows} == set(TESTED)
+    for frames in TESTED:
+        assert rows[frames, "multi_key"]["among"] == 0.5
+        assert rows[frames, "first"]["among"] == 0.5
+        assert 0 < rows[frames, "ordering"]["among"] < 1 / 6
+        assert rows[frames, "at_time"]["constant"] > rows[frames, "at_time"]["among"] > 1 / 10
