@@ -18,7 +18,7 @@ setup: $(VENV)/.dev  ## Install the package and the developer's tools into .venv
 demo: $(VENV)/.base  ## Install what a user needs and answer questions about a long video
 	@$(BIN)/timeviper demo --out demo
 	@echo
-	@$(BIN)/timeviper ask demo/video.mp4 "When does the hut appear?"
+	@$(BIN)/timeviper ask demo/video.mp4 "When does the striped black cross appear?"
 
 test: $(VENV)/.dev  ## Run the tests that need neither a GPU nor patience
 	@$(TESTS) $(QUICK)
