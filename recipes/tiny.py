@@ -12,7 +12,8 @@ result:    whole teaches the tower to name what it sees, freezes it and teaches 
            through more questions a video, then longer videos. Each gives OUT/model, a
            checkpoint folder, and the logs of its stages (tower.jsonl, learner.jsonl).
            The tower that ships had 1,900 steps on one GPU, then 1,300 on two (--tower WEIGHTS
-           --tower-steps 1300 --tower-rate 7e-4)
+           --tower-steps 1300 --tower-rate 7e-4); measured in
+           benchmarks/results/tiny_training_h200x2_2026-11-22.md
 """
 
 from __future__ import annotations
