@@ -164,10 +164,6 @@ class Plan:
         """Keep what went wrong."""
         _replace(self.folder / f"{item.key}.error", f"{type(error).__name__}: {error}")
 
-    def failures(self) -> dict[str, str]:
-        """What went wrong, by item."""
-        return {p.stem: p.read_text() for p in sorted(self.folder.glob("*.error"))}
-
     def results(self) -> list[dict[str, Any]]:
         """All results so far."""
         return [json.loads(path.read_text()) for path in sorted(self.folder.glob("*.*.json"))]

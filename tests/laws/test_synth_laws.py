@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.synth.oracle import Watched, expected
+from tests.unit.synth.toys import sample_world
 from timeviper.synth.asking import OPTIONS, Asking, Question, clock
 from timeviper.synth.casting import MAX_TIMES
 from timeviper.synth.catalogue import things
@@ -25,7 +26,6 @@ from timeviper.synth.sample import (
     SHORTEST,
     lengths,
     room,
-    sample_world,
     sample_worlds,
     spread,
     spread_around,

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timeviper.core.errors import RequestError
-from timeviper.core.seeding import stream
 from timeviper.synth.casting import Cast, Role, any_cast
 from timeviper.synth.catalogue import ThingKind, ids_of
 from timeviper.synth.looks import looks, scenes
@@ -60,11 +59,6 @@ def sample_worlds(
     casts = [any_cast(rng, room(num_frames)) for _ in range(batch)]
     times = [spread(rng, len(cast), num_frames) for cast in casts]
     return stage(rng, casts, times, num_frames=num_frames, setting=setting or Setting())
-
-
-def sample_world(seed: int, index: int, num_frames: int) -> Worlds:
-    """World number `index` of a seed, alone in its batch; a function of its arguments only."""
-    return sample_worlds(stream(seed, "world", index, num_frames), 1, num_frames)
 
 
 def spread(rng: np.random.Generator, count: int, num_frames: int) -> NDArray[np.int64]:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.unit.synth.toys import sample_world
 from timeviper.synth.reel import sample_reel
-from timeviper.synth.sample import sample_world
 from timeviper.synth.tasks import Task
 from timeviper.synth.world import Worlds
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 from tests.unit.synth.freeze import FILE, cells, fingerprint, frozen, world
-from timeviper.synth.sample import sample_world
+from tests.unit.synth.toys import sample_world
 from timeviper.synth.tasks import Task
 
 ROWS = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]

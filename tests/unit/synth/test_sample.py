@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from tests.unit.synth.toys import sample_world
 from timeviper.core.errors import RequestError
 from timeviper.synth.catalogue import ThingKind, ids_of, kind_of, things
 from timeviper.synth.sample import (
@@ -19,7 +20,6 @@ from timeviper.synth.sample import (
     change_seconds,
     lengths,
     room,
-    sample_world,
     sample_worlds,
     spread,
     spread_around,

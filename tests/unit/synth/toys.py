@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from timeviper.core.seeding import stream
 from timeviper.synth.catalogue import things
 from timeviper.synth.footage import Footage
+from timeviper.synth.sample import sample_worlds
 from timeviper.synth.world import BLOBS, MAX_EVENTS, SLOTS, Change, Motion, Worlds
 
 # A square drawing in the middle of the frame, and what stands still.
@@ -129,3 +131,8 @@ def write_clip(path: Path, frames: int, *, size: tuple[int, int] = (48, 64)) -> 
 def times(*seconds: float) -> tuple[Tensor, Tensor]:
     """Numbers (all the first world) and moments."""
     return torch.zeros(len(seconds), dtype=torch.long), torch.tensor(seconds)
+
+
+def sample_world(seed: int, index: int, num_frames: int) -> Worlds:
+    """World number `index` of a seed, alone in its batch; a function of its arguments only."""
+    return sample_worlds(stream(seed, "world", index, num_frames), 1, num_frames)

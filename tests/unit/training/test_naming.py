@@ -9,10 +9,10 @@ import torch
 
 from tests.tolerances import TOL, close
 from tests.toy_engine import toy_config
+from tests.unit.synth.toys import sample_world
 from timeviper.model.vision.towers import build_tower
 from timeviper.ops.merge import tome
 from timeviper.synth.draw import Painter, atlas_tensor
-from timeviper.synth.sample import sample_world
 from timeviper.training import pixels
 from timeviper.training.naming import GEOMETRY, Namer, Seen
 from timeviper.training.pixels import seen_frames
