@@ -65,7 +65,9 @@ def chosen(text: str, options: Sequence[str]) -> int | None:
     ends: list[tuple[int, int, int]] = []
     for number, option in enumerate(options):
         words = f" {normal(option)} "
-        begin = plain.rfind(words)
+        # "There is no video" does not say no: these two count where an answer begins with them.
+        opens = normal(option) in ("yes", "no")
+        begin = (0 if plain.startswith(words) else -1) if opens else plain.rfind(words)
         # Of "the red ring" and "the striped red ring", which end together, the longer is meant.
         ends += [(begin + len(words), len(words), number)] if begin >= 0 else []
     return max(ends)[2] if ends else None

@@ -90,7 +90,17 @@ def test_an_answer_that_means_none(text: str) -> None:
     assert chosen(text, ANIMALS) is None
 
 
-@pytest.mark.parametrize(("text", "want"), [("C", None), ("B", 1), ("(D)", None), ("no.", 1)])
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("C", None),
+        ("B", 1),
+        ("(D)", None),
+        ("no.", 1),
+        ("Yes, it does.", 0),
+        ("there is no video.", None),
+    ],
+)
 def test_letters_beyond_the_options_are_no_choice(text: str, want: int | None) -> None:
     assert chosen(text, ("yes.", "no.")) == want
 
