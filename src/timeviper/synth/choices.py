@@ -65,9 +65,10 @@ def chosen(text: str, options: Sequence[str]) -> int | None:
     ends: list[tuple[int, int, int]] = []
     for number, option in enumerate(options):
         words = f" {normal(option)} "
-        # "There is no video" does not say no: these two count where an answer begins with them.
-        opens = normal(option) in ("yes", "no")
-        begin = (0 if plain.startswith(words) else -1) if opens else plain.rfind(words)
+        begin = plain.rfind(words)
+        if words in (" yes ", " no ") and not (plain.startswith(words) or plain.endswith(words)):
+            # "There is no video" does not say no: these two stand at one end of an answer.
+            begin = -1
         # Of "the red ring" and "the striped red ring", which end together, the longer is meant.
         ends += [(begin + len(words), len(words), number)] if begin >= 0 else []
     return max(ends)[2] if ends else None
