@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markdown import Markdown
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from timeviper.cli.bench_options import one_of
-from timeviper.cli.terminal import messages, print_json, print_note, results
+from timeviper.cli.terminal import counting, print_json, print_note, results
 from timeviper.core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -171,15 +170,7 @@ def progress(words: str) -> Generator[Tell, None, None]:
     Yields:
         What hears of every film; silent where stderr is not a terminal.
     """
-    console = messages()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bars:
+    with counting() as bars:
         bar = bars.add_task(words, total=None)
 
         def show(step: Step) -> None:

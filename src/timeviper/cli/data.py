@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from timeviper.cli.guard import EXIT_BAD_INPUT
-from timeviper.cli.terminal import messages, print_json, results
+from timeviper.cli.terminal import counting, print_json, results
 from timeviper.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -150,15 +149,7 @@ def _run(task: _Task, model: str, durations: Path | None, workers: int) -> Repor
 
 @contextmanager
 def _bar(words: str) -> Generator[Callable[[int, int], None]]:
-    console = messages()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bars:
+    with counting() as bars:
         bar = bars.add_task(words, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
 

@@ -6,9 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from timeviper.cli.terminal import messages
+from timeviper.cli.terminal import counting
 
 if TYPE_CHECKING:
     from timeviper.inference.watch import Progress as Report
@@ -27,15 +25,7 @@ def following(words: str) -> Generator[Watch, None, None]:
     """
     from timeviper.inference.watch import Stage, Watch
 
-    console = messages()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bars:
+    with counting() as bars:
         bar = bars.add_task(words, total=None)
 
         def show(report: Report) -> None:

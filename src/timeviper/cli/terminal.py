@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from timeviper.core.errors import TimeviperError
@@ -20,6 +21,20 @@ def messages() -> Console:
 def results() -> Console:
     """Console on stdout for what was asked for."""
     return Console(highlight=False)
+
+
+def counting() -> Progress:
+    """Bars of how many are done, on stderr; silent where that is not a terminal."""
+    console = messages()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 def print_json(record: Mapping[str, object]) -> None:

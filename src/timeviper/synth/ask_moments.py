@@ -11,6 +11,7 @@ from timeviper.synth.asking import (
     absent,
     clock,
     decoy,
+    named,
     never,
     once,
     said,
@@ -55,7 +56,7 @@ def when(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
     if how.about is None and rng.random() < how.missing:
         thing = absent(world, rng)
         wrong = _spans(world, rng, how, None)
-        return Draft(answer=never(thing), wrong=wrong, words=_named(thing))
+        return Draft(answer=never(thing), wrong=wrong, words=named(thing))
     thing = subject(once(world) if how.clear else list(world.things), rng, how)
     if thing is None:
         return None
@@ -64,7 +65,7 @@ def when(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
     wrong = _spans(world, rng, how, span)
     if decoy(rng, how):
         wrong.insert(0, never(thing))
-    return Draft(answer=span_text(*span, how), wrong=wrong, words=_named(thing), span=span)
+    return Draft(answer=span_text(*span, how), wrong=wrong, words=named(thing), span=span)
 
 
 def at_time(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
@@ -101,7 +102,7 @@ def motion(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
     others = (Motion.STILL, *(moves[int(i)] for i in rng.permutation(len(moves))))
     wrong = [MOTIONS[m] for m in others if m is not event.motion]
     answer = MOTIONS[event.motion]
-    return Draft(answer=answer, wrong=wrong, words=_named(thing), span=(event.start, event.end))
+    return Draft(answer=answer, wrong=wrong, words=named(thing), span=(event.start, event.end))
 
 
 def change(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
@@ -133,11 +134,6 @@ def _elsewhen(world: World, rng: np.random.Generator, right: int | None) -> int:
 
 def _changed(kind: Change, second: int, how: Asking) -> str:
     return f"{CHANGES[kind]} at {clock(second + how.offset)}."
-
-
-def _named(thing: int) -> dict[str, str]:
-    entry = things()[thing]
-    return {"the": entry.the, "one": entry.one, "name": entry.name}
 
 
 def _spans(

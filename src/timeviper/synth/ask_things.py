@@ -13,6 +13,7 @@ from timeviper.synth.asking import (
     clock,
     decoy,
     listed,
+    named,
     never,
     often,
     once,
@@ -80,7 +81,7 @@ def count(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
     wrong = [f"{often(near[int(i)])}." for i in rng.permutation(len(near))[:3]]
     if times and decoy(rng, how):
         wrong.insert(0, never(thing))
-    return Draft(answer=right, wrong=wrong, words=_named(thing))
+    return Draft(answer=right, wrong=wrong, words=named(thing))
 
 
 def most_frequent(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
@@ -99,13 +100,13 @@ def exists(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
     if present and not world.events:
         return None
     if not present:
-        return Draft(answer="no.", wrong=["yes."], words=_named(absent(world, rng)))
+        return Draft(answer="no.", wrong=["yes."], words=named(absent(world, rng)))
     thing = subject(world.things, rng, how)
     if thing is None:
         return None
     event = world.times_of(thing)[0]
     span = (event.start, event.end)
-    return Draft(answer="yes.", wrong=["no."], words=_named(thing), span=span)
+    return Draft(answer="yes.", wrong=["no."], words=named(thing), span=span)
 
 
 def dense_caption(world: World, rng: np.random.Generator, how: Asking) -> Draft | None:
@@ -176,8 +177,3 @@ def _separate(world: World, ids: list[int]) -> list[int]:
     for i in ids:
         seen.setdefault(world.times_of(i)[0].start, i)
     return list(seen.values())
-
-
-def _named(thing: int) -> dict[str, str]:
-    entry = things()[thing]
-    return {"the": entry.the, "one": entry.one, "name": entry.name}

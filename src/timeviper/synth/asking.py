@@ -150,6 +150,12 @@ def decoy(rng: np.random.Generator, how: Asking) -> bool:
     return bool(rng.random() < (OPTIONS - 1) * how.missing / (1 - how.missing))
 
 
+def named(thing: int) -> dict[str, str]:
+    """What a phrase about one thing is filled with."""
+    entry = things()[thing]
+    return {"the": entry.the, "one": entry.one, "name": entry.name}
+
+
 def the(thing: int) -> str:
     """An answer that names one thing: "the cat."."""
     return f"{things()[thing].the}."
