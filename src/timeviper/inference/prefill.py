@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -134,15 +134,49 @@ class VideoEncoder:
             CancelledError: `watch` asked to stop; the file is released.
             MediaError: nothing of the video can be decoded.
         """
-        clock = Stopwatch(self.device)
-        total, done, tokens = len(sampling.times), 0, len(plan.prefix)
+        watch.tell(Stage.VIDEO, 0, len(sampling.times))
+        encoded = self.encode_nothing(plan)
         notes = (*source.info.notes, *sampling.notes)
-        watch.tell(Stage.VIDEO, 0, total)
-        with clock.stage("prefill"):
-            state = self.read(plan.prefix, None, None)
+        with closing(self.clips(source, sampling)) as clips:
+            grown = self.extend(encoded, plan, clips, total=len(sampling.times), watch=watch)
+            for further in grown:
+                encoded = further
+        return replace(
+            encoded,
+            duration_seconds=source.info.duration_seconds,
+            notes=(*notes, *encoded.notes),
+        )
+
+    def extend(
+        self,
+        encoded: EncodedVideo,
+        plan: PromptPlan,
+        clips: Iterator[Clip],
+        *,
+        total: int,
+        watch: Watch = SILENT,
+    ) -> Generator[EncodedVideo, None, None]:
+        """Read on where an encoded video ends, a clip at a time; nothing is read twice.
+
+        Args:
+            encoded: what was read so far; it stays as it is.
+            plan: prompt that it was read with.
+            clips: what follows; `asked` are seconds on the time line of the whole video.
+            total: frames that they hold together.
+            watch: told after each clip, and asked before each whether to go on.
+
+        Yields:
+            The video up to each clip; its duration is left to the caller, who knows the source.
+
+        Raises:
+            CancelledError: `watch` asked to stop; what was given out before stays good.
+
+        Law: extended clip by clip equals encoded at once.
+        """
+        clock, before = Stopwatch(self.device), encoded.timing
+        done = 0
         with (
             one_thread_an_op(self.is_small),
-            closing(self._clips(source, sampling)) as clips,
             Lookahead(clips, self.look, threads=self._looks) as ahead,
         ):
             while done < total:
@@ -154,22 +188,23 @@ class VideoEncoder:
                 with clock.stage("prefill"):
                     # The moment asked for, not the frame's own: at 29.97 frames a second the frame
                     # on screen at 5 s appeared at 4.97 s, and its mark would say 00:04.
-                    marked = plan.clip_tokens(clip.asked, first_frame_index=done)
-                    state = self.read(marked, vision, state)
+                    marked = plan.clip_tokens(clip.asked, first_frame_index=encoded.frames)
+                    state = self.read(marked, vision, encoded.state)
+                    tokens = encoded.tokens + len(marked)
                     if done == 0:
-                        state = self._with_room(state, total / len(clip.asked))
-                done, tokens = done + len(clip.asked), tokens + len(marked)
-                notes += clip.notes
+                        left = len(marked) * (total / len(clip.asked) - 1)
+                        state = self._with_room(state, encoded.frames, left / tokens)
+                done += len(clip.asked)
+                encoded = replace(
+                    encoded,
+                    state=state,
+                    times=np.append(encoded.times, clip.asked),
+                    tokens=tokens,
+                    notes=encoded.notes + clip.notes,
+                    timing=before + clock.timing,
+                )
                 watch.tell(Stage.VIDEO, done, total)
-        return EncodedVideo(
-            state=state,
-            prefix=plan.prefix,
-            times=sampling.times,
-            duration_seconds=source.info.duration_seconds,
-            tokens=tokens,
-            notes=notes,
-            timing=clock.timing,
-        )
+                yield encoded
 
     def encode_nothing(self, plan: PromptPlan) -> EncodedVideo:
         """Read the prefix of a conversation without a video."""
@@ -237,9 +272,12 @@ class VideoEncoder:
         )
 
     @torch.inference_mode()
-    def _with_room(self, state: DecoderState, times_longer: float) -> DecoderState:
-        """Room for the keys of the whole video, as the first clip foretells them."""
-        return state.reserve(times_longer, _SPARE_KEYS)
+    def _with_room(self, state: DecoderState, frames: int, growth: float) -> DecoderState:
+        """Room for the keys of all that comes, as the first clip foretells them."""
+        if frames and not growth:
+            # One clip more, as of a camera: a copy of everything each time would cost too much.
+            return state
+        return state.reserve(1 + growth, _SPARE_KEYS)
 
     def _run(
         self,
@@ -253,7 +291,12 @@ class VideoEncoder:
         x = self.model.embed(torch.from_numpy(tokens.ids).to(self.device), vision, layout)
         return self.model.decoder.run(Tokens.of(x, layout), state, more=more)
 
-    def _clips(self, source: VideoSource, sampling: Sampling) -> Generator[Clip, None, None]:
+    def clips(self, source: VideoSource, sampling: Sampling) -> Generator[Clip, None, None]:
+        """Clips of a source at the chosen moments, as the vision tower wants them.
+
+        Raises:
+            MediaError: while iterating, when nothing can be decoded.
+        """
         return iterate_clips(
             source,
             sampling.times,
