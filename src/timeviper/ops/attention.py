@@ -8,6 +8,7 @@ from torch import Tensor
 
 from timeviper.core.errors import LayoutError
 from timeviper.ops import backend as backends
+from timeviper.ops.attention_parts import SharedKeys
 from timeviper.ops.attention_torch import filled_slots
 from timeviper.ops.packing import check_lengths
 
@@ -21,11 +22,12 @@ def attention(  # noqa: PLR0913
     k_lengths: Sequence[int],
     causal: bool = True,
     scale: float | None = None,
+    shared: SharedKeys | None = None,
     backend: str | None = None,
 ) -> Float[Tensor, "token head head_dim"]:
     """Attend from the last tokens of each sequence to its keys.
 
-    Query i of sequence s sits at position `k_lengths[s] - q_lengths[s] + i`.
+    Query i of sequence s sits at position `k_lengths[s] - q_lengths[s] + i` of its own keys.
 
     Args:
         q: packed queries; head h reads key head h // (heads / kv_heads).
@@ -36,6 +38,8 @@ def attention(  # noqa: PLR0913
         k_lengths: filled slots of each sequence.
         causal: whether a query sees no later position than its own.
         scale: factor of the scores; None means 1 / sqrt(head_dim).
+        shared: keys in front of every sequence's own, seen by all queries and read once;
+            `k_lengths` do not count them.
         backend: name of an implementation; None leaves the choice to the registry.
 
     Returns:
@@ -45,13 +49,67 @@ def attention(  # noqa: PLR0913
         LayoutError: lengths, heads or capacity do not fit.
 
     Source: Ainslie et al. 2023 (grouped queries); blocks over queries ours.
-    Law: cut the queries anywhere, and the outputs are those of one call.
+    Law: cut the queries anywhere, and the outputs are those of one call; shared keys give what
+        a copy of them in front of each sequence's own keys would.
     """
     _check(q, k, v, q_lengths, k_lengths)
     if causal:
         _check_places(q_lengths, k_lengths)
+    if shared is not None:
+        _check_shared(shared, k)
     chosen = backends.choose("attention", backend, device_type=q.device.type)
-    return chosen.run(q, k, v, q_lengths=q_lengths, k_lengths=k_lengths, causal=causal, scale=scale)
+    return chosen.run(
+        q,
+        k,
+        v,
+        q_lengths=q_lengths,
+        k_lengths=k_lengths,
+        causal=causal,
+        scale=scale,
+        shared=shared,
+    )
+
+
+def attention_step(  # noqa: PLR0913
+    q: Float[Tensor, "sequence head head_dim"],
+    k: Float[Tensor, "sequence capacity kv_head head_dim"],
+    v: Float[Tensor, "sequence capacity kv_head head_dim"],
+    *,
+    k_lengths: Int[Tensor, " sequence"],
+    shared: SharedKeys | None = None,
+    scale: float | None = None,
+    backend: str | None = None,
+) -> Float[Tensor, "sequence head head_dim"]:
+    """Attend from one new token of each sequence to its keys, the token's own included.
+
+    On a GPU with Triton nothing waits for the device and the launch depends on shapes alone, so
+    that a CUDA graph of it stays right while the lengths grow. Not differentiable there.
+
+    Args:
+        q: the query of each sequence; head h reads key head h // (heads / kv_heads).
+        k: keys of each sequence; slots from `k_lengths[s]` on are ignored whatever they hold.
+        v: values, laid out like the keys.
+        k_lengths: filled slots of each sequence, where the keys are; at most the capacity, which
+            is not checked: that would wait for the device.
+        shared: keys in front of every sequence's own, read once; `k_lengths` do not count them.
+        scale: factor of the scores; None means 1 / sqrt(head_dim).
+        backend: name of an implementation; None leaves the choice to the registry.
+
+    Returns:
+        Weighted values of each sequence; 0 where it has no keys.
+
+    Raises:
+        LayoutError: heads, sequences or shapes do not fit.
+
+    Source: Dao et al. 2023 (Flash-Decoding); Juravsky et al. 2024 (Hydragen, shared prefixes).
+    Law: what `attention` gives for one query a sequence.
+    """
+    _check_rows(k, v, len(q), len(k_lengths))
+    _ratio(q.shape[1], k.shape[2])
+    if shared is not None:
+        _check_shared(shared, k)
+    chosen = backends.choose("attention_step", backend, device_type=q.device.type)
+    return chosen.run(q, k, v, k_lengths=k_lengths, shared=shared, scale=scale)
 
 
 def attention_weights(
@@ -81,7 +139,8 @@ def attention_weights(
     Law: a row times the values is what `attention` returns for that query.
     """
     sequences, rows, heads, head_dim = q.shape
-    _check_keys(k, k_lengths, sequences)
+    _check_rows(k, k, sequences, len(k_lengths))
+    _check_filled(k, k_lengths)
     ratio = _ratio(heads, k.shape[2])
     work = torch.float64 if q.dtype == torch.float64 else torch.float32
     filled = filled_slots(k_lengths, k.shape[1], k.device)
@@ -110,14 +169,40 @@ def _ratio(heads: int, kv_heads: int) -> int:
     return heads // kv_heads
 
 
-def _check_keys(k: Tensor, k_lengths: Sequence[int], sequences: int) -> None:
-    """Refuse keys whose filled lengths do not fit their buffer."""
-    if len(k_lengths) != sequences or k.shape[0] != sequences:
+def _check_rows(k: Tensor, v: Tensor, sequences: int, lengths: int) -> None:
+    """Refuse keys and values that are not one row a sequence, alike."""
+    if lengths != sequences or k.shape[0] != sequences:
         raise LayoutError(
             want=f"keys and lengths of {sequences} sequences",
-            got=f"keys of {k.shape[0]}, {len(k_lengths)} lengths",
+            got=f"keys of {k.shape[0]}, {lengths} lengths",
             do="pass one row of keys and one length a sequence",
         )
+    if k.shape != v.shape:
+        raise LayoutError(
+            want=f"values shaped like the keys {tuple(k.shape)}",
+            got=tuple(v.shape),
+            do="write keys and values together",
+        )
+
+
+def _check_shared(shared: SharedKeys, k: Tensor) -> None:
+    """Refuse shared keys that could not stand in front of each sequence's own."""
+    if shared.k.shape != shared.v.shape or shared.k.shape[1:] != k.shape[2:]:
+        raise LayoutError(
+            want=f"shared keys and values of {k.shape[2]} heads x {k.shape[3]}",
+            got=f"{tuple(shared.k.shape)} and {tuple(shared.v.shape)}",
+            do="share keys of the same layer",
+        )
+    if not 0 <= shared.length <= len(shared.k):
+        raise LayoutError(
+            want=f"a shared length within the capacity of {len(shared.k)}",
+            got=shared.length,
+            do="pass the number of filled slots",
+        )
+
+
+def _check_filled(k: Tensor, k_lengths: Sequence[int]) -> None:
+    """Refuse lengths that do not fit their buffer."""
     if max(k_lengths, default=0) > k.shape[1] or min(k_lengths, default=0) < 0:
         raise LayoutError(
             want=f"filled lengths within the capacity of {k.shape[1]}",
@@ -131,14 +216,9 @@ def _check(
 ) -> None:
     """Refuse queries, keys and values that do not fit together."""
     check_lengths(q_lengths, q.shape[0], name="q_lengths")
-    _check_keys(k, k_lengths, len(q_lengths))
+    _check_rows(k, v, len(q_lengths), len(k_lengths))
+    _check_filled(k, k_lengths)
     _ratio(q.shape[1], k.shape[2])
-    if k.shape != v.shape:
-        raise LayoutError(
-            want=f"values shaped like the keys {tuple(k.shape)}",
-            got=tuple(v.shape),
-            do="write keys and values together",
-        )
 
 
 def _check_places(q_lengths: Sequence[int], k_lengths: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from timeviper.ops import attention_torch
+from timeviper.ops.attention_parts import SharedKeys
 from timeviper.ops.packing import from_rows
 from timeviper.ops.triton_probe import Probe
 
@@ -36,15 +37,23 @@ def attention(  # noqa: PLR0913
     k_lengths: Sequence[int],
     causal: bool = True,
     scale: float | None = None,
+    shared: SharedKeys | None = None,
 ) -> Tensor:
     """As `ops.attention.attention`, whose checks have passed.
 
     The kernel takes halves only: float32 and float64 go through SDPA, as the probe says.
     """
     halves = all(x.dtype in _HALF for x in (q, k, v))
-    if not halves or q.shape[-1] > _WIDEST_HEAD or not q.shape[0] or not max(k_lengths):
+    if not halves or q.shape[-1] > _WIDEST_HEAD or not q.shape[0] or not max(k_lengths) or shared:
         return attention_torch.attention(
-            q, k, v, q_lengths=q_lengths, k_lengths=k_lengths, causal=causal, scale=scale
+            q,
+            k,
+            v,
+            q_lengths=q_lengths,
+            k_lengths=k_lengths,
+            causal=causal,
+            scale=scale,
+            shared=shared,
         )
     # A causal mask ends at the last key: query i sits at k_length - q_length + i.
     out = torch.ops.aten._flash_attention_forward(

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from timeviper.ops import attention_cpu
+from timeviper.ops.attention_parts import Part, SharedKeys, merge, part
 from timeviper.ops.packing import from_rows, is_even, to_rows
 
 # Entries of one mask over many padded sequences: few kernels, bounded memory.
@@ -28,8 +30,11 @@ def attention(  # noqa: PLR0913
     k_lengths: Sequence[int],
     causal: bool = True,
     scale: float | None = None,
+    shared: SharedKeys | None = None,
 ) -> Tensor:
     """As `ops.attention.attention`, whose checks have passed."""
+    if shared is not None and shared.length:
+        return _behind_shared(q, k, v, q_lengths, k_lengths, causal, scale, shared)
     if not q.shape[0] or not max(k_lengths):
         return torch.zeros_like(q)
     if is_even(q_lengths) and is_even(k_lengths):
@@ -52,6 +57,46 @@ def attention(  # noqa: PLR0913
     return torch.cat(outputs)
 
 
+def attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    k_lengths: Tensor,
+    shared: SharedKeys | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """As `ops.attention.attention_step`; reads the lengths, which waits for a GPU."""
+    lengths: list[int] = k_lengths.tolist()
+    ones = [1] * len(lengths)
+    return attention(
+        q, k, v, q_lengths=ones, k_lengths=lengths, causal=False, scale=scale, shared=shared
+    )
+
+
+def _behind_shared(  # noqa: PLR0913
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_lengths: Sequence[int],
+    k_lengths: Sequence[int],
+    causal: bool,
+    scale: float | None,
+    shared: SharedKeys,
+) -> Tensor:
+    """All queries over the shared keys at once, each sequence over its own, merged."""
+    filled = slice(0, shared.length)
+    front = part(q, shared.k[filled], shared.v[filled], causal=False, scale=scale)
+    own = [
+        part(rows, keys[:length], values[:length], causal=causal, scale=scale)
+        for rows, keys, values, length in zip(
+            q.split(list(q_lengths)), k.unbind(0), v.unbind(0), k_lengths, strict=True
+        )
+    ]
+    back = Part(torch.cat([p.out for p in own]), torch.cat([p.lse for p in own]))
+    return merge([front, back]).out
+
+
 def _even(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) -> Tensor:
     """Rows of equal length over keys of equal length; all (sequence, place, head, head_dim)."""
     queries, keys = q.shape[1], k.shape[1]
@@ -59,6 +104,8 @@ def _even(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) ->
         return _plain(q, k, v, causal=False, scale=scale)
     if queries == keys:
         return _plain(q, k, v, causal=True, scale=scale)
+    if attention_cpu.takes(q, k, v):
+        return attention_cpu.after_past(q, k, v, scale)
     ratio = q.shape[2] // k.shape[2]
     size = max(1, min(_QUERY_BLOCK, _BLOCK_ENTRIES // (keys * ratio)))
     outputs: list[Tensor] = []

@@ -16,12 +16,16 @@ from timeviper.ops import (
     attention_flash,
     attention_torch,
     conv1d_torch,
+    linear_scaled,
+    linear_torch,
     merge,
     norm_torch,
     rotary,
     ssd_chunked,
     ssd_reference,
+    step_torch,
 )
+from timeviper.ops.fp8 import probe_fp8
 from timeviper.ops.triton_probe import Probe, probe_triton
 
 
@@ -96,6 +100,11 @@ _TABLE = MappingProxyType(
             "shifted sums in plain torch",
             kernels="timeviper.ops.conv1d_triton:causal_conv1d",
         ),
+        "mamba_step": _torch_or_triton(
+            step_torch.mamba_step,
+            "one token a sequence in plain torch",
+            kernels="timeviper.ops.step_triton:mamba_step",
+        ),
         "attention": (
             Implementation(
                 name="flash",
@@ -104,6 +113,9 @@ _TABLE = MappingProxyType(
                 priority=10,
             ),
             *_only("sdpa", attention_torch.attention, "torch's scaled_dot_product_attention"),
+        ),
+        "attention_step": _only(
+            "torch", attention_torch.attention_step, "torch's scaled_dot_product_attention"
         ),
         "rotary": _only("torch", rotary.rotary, "plain torch"),
         "rms_norm": _torch_or_triton(
@@ -120,6 +132,19 @@ _TABLE = MappingProxyType(
             activation_torch.squared_relu,
             "two passes of plain torch",
             kernels="timeviper.ops.activation_triton:squared_relu",
+        ),
+        "quantize": _torch_or_triton(
+            linear_torch.quantize,
+            "several passes of plain torch",
+            kernels="timeviper.ops.linear_triton:quantize",
+        ),
+        "fp8_linear": (
+            Implementation(
+                name="scaled_mm", run=linear_scaled.fp8_linear, probe=probe_fp8, priority=10
+            ),
+            Implementation(
+                name="emulated", run=linear_torch.fp8_linear, probe=linear_torch.probe_emulation
+            ),
         ),
         "tome": _only("torch", merge.tome, "batched gathers in plain torch"),
     }
@@ -161,6 +186,8 @@ def choose(op: str, name: str | None = None, *, device_type: str | None = None) 
     device_type = device_type or _best_device_type()
     overridden = (_OVERRIDES.get() or {}).get(op)
     asked = name or overridden
+    if asked is None and device_type == "meta" and op in hollow.OPS:
+        return Choice(op=op, name="hollow", why="no data, only memory", run=hollow.OPS[op])
     if asked is None:
         for entry in _implementations(op):
             probe = entry.probe(device_type)
@@ -188,9 +215,23 @@ def explain(device_type: str | None = None) -> list[Choice]:
         device_type: "cpu" or "cuda"; None means this machine's best device.
 
     Returns:
-        One choice an op, in the order of the table.
+        One choice an op, in the order of the table; named "none" where nothing can run it there.
     """
-    return [choose(op, device_type=device_type) for op in _TABLE]
+    return [_told(op, device_type or _best_device_type()) for op in _TABLE]
+
+
+def _told(op: str, device_type: str) -> Choice:
+    """The choice of an op, or why there is none."""
+    try:
+        return choose(op, device_type=device_type)
+    except ConfigError as error:
+        why = _implementations(op)[0].probe(device_type).why
+        refused = error
+
+    def refuse(*_: object, **__: object) -> None:
+        raise refused
+
+    return Choice(op=op, name="none", why=why, run=refuse)
 
 
 @contextmanager
