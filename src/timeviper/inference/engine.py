@@ -17,6 +17,7 @@ from timeviper.inference.lookahead import one_thread_an_op
 from timeviper.inference.media import open_media
 from timeviper.inference.prefill import CLIP_FRAMES, EncodedVideo, OpenAnswer, VideoEncoder
 from timeviper.inference.request import DEFAULTS, Answer, AskOptions, interval_of
+from timeviper.inference.session import Session
 from timeviper.inference.timing import Stopwatch, Timing
 from timeviper.inference.watch import SILENT, Watch
 from timeviper.model.vlm import TimeViper
@@ -102,6 +103,15 @@ class Engine:
     def device(self) -> torch.device:
         """Where the model computes."""
         return self._encoder.device
+
+    @property
+    def encoder(self) -> VideoEncoder:
+        """What reads videos for it, to be shared with sessions."""
+        return self._encoder
+
+    def session(self, options: AskOptions = DEFAULTS) -> Session:
+        """Begin a video that grows; see `Session`."""
+        return Session(self, options)
 
     def encode(
         self, video: Openable, options: AskOptions = DEFAULTS, *, watch: Watch = SILENT
@@ -255,6 +265,17 @@ class Engine:
         Law: each answer equals that of `ask`.
         """
         plans = [self._plan(question, options) for question in questions]
+        return self.answer_plans(encoded, plans, options, watch=watch)
+
+    def answer_plans(
+        self,
+        encoded: EncodedVideo,
+        plans: Sequence[PromptPlan],
+        options: AskOptions = DEFAULTS,
+        *,
+        watch: Watch = SILENT,
+    ) -> list[Answer]:
+        """As `ask_many`, for conversations that are laid out already."""
         fitting = [_fitting(encoded, plan, options) for plan in plans]
         pairs = zip(fitting, plans, strict=True)
         return self._write([self._open(one, plan, options) for one, plan in pairs], watch)

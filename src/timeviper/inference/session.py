@@ -1,0 +1,387 @@
+"""A video that grows: append to it, ask it at any time, go back or two ways; no frame read twice."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from types import TracebackType
+from typing import Protocol, Self, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from timeviper.core.errors import CapacityError, RequestError
+from timeviper.inference.prefill import EncodedVideo, VideoEncoder
+from timeviper.inference.request import DEFAULTS, Answer, AskOptions
+from timeviper.inference.snapshots import Snapshot, thinned
+from timeviper.inference.turns import Turn, plan_turn
+from timeviper.inference.watch import SILENT, Stage, Watch
+from timeviper.model.config import DropPolicy
+from timeviper.model.vlm import TimeViper
+from timeviper.processing.prompt import PromptPlan
+from timeviper.video.base import VideoSource
+from timeviper.video.clips import Clip
+from timeviper.video.sampling import Sampling
+from timeviper.video.source import Openable, open_video
+from timeviper.video.still_sources import ArraySource
+
+SNAPSHOTS = 8
+# As in `video.sampling`: counting k with k / fps < seconds must not gain one from a float's end.
+_COUNT_SLACK = 1e-9
+
+
+class Answering(Protocol):
+    """What a session needs of an engine."""
+
+    @property
+    def encoder(self) -> VideoEncoder:
+        """Reads frames into a state."""
+        ...
+
+    def answer_plans(
+        self,
+        encoded: EncodedVideo,
+        plans: Sequence[PromptPlan],
+        options: AskOptions = DEFAULTS,
+        *,
+        watch: Watch = SILENT,
+    ) -> list[Answer]:
+        """Answers conversations about an encoded video."""
+        ...
+
+
+@final
+class Session:
+    """One video that grows, and the conversation about it. For one thread at a time.
+
+    Args:
+        engine: answers.
+        options: `fps` and `system` hold for the whole session, `max_frames` is where it is full;
+            the rest is how to answer unless `ask` says otherwise.
+        snapshots: most points to go back to, at least 2; each keeps the states of the Mamba layers.
+
+    Raises:
+        RequestError: options that need to know the end of the video, or a model that does
+            (`uniform_whole`).
+
+    Law: appended in any pieces = encoded at once; asked, forked or gone back, it goes on as if
+    none of this had been.
+    """
+
+    def __init__(
+        self, engine: Answering, options: AskOptions = DEFAULTS, *, snapshots: int = SNAPSHOTS
+    ) -> None:
+        encoder = engine.encoder
+        _check_model(encoder.model)
+        _check_options(options, snapshots)
+        self._engine, self._options, self._most = engine, options, snapshots
+        self._plan = plan_turn(encoder.processor, options.system, (), "?")
+        self._fps = options.fps or encoder.processor.config.fps
+        self._encoded: EncodedVideo | None = encoder.encode_nothing(self._plan)
+        self._snapshots: tuple[Snapshot, ...] = (Snapshot.of(self._encoded),)
+        self._turns: tuple[Turn, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        engine: Answering,
+        encoded: EncodedVideo,
+        options: AskOptions = DEFAULTS,
+        *,
+        snapshots: int = SNAPSHOTS,
+    ) -> Self:
+        """Go on with a video that was encoded before, such as one out of a file.
+
+        Args:
+            engine: of the same model.
+            encoded: stays as it is.
+            options: as for a new session; without `fps` the video goes on at the rate it was read.
+            snapshots: as for a new session; one cannot go back to before this point.
+
+        Raises:
+            RequestError: as for a new session, or other words before the video.
+        """
+        session = cls(engine, options, snapshots=snapshots)
+        if session._plan.prefix.ids.tobytes() != encoded.prefix.ids.tobytes():
+            raise RequestError(
+                want="the words before the video that it was encoded with",
+                got="others",
+                do="give the same `system`, and use the same model",
+            )
+        if options.fps is None and encoded.frames > 1:
+            gap = float(encoded.times[-1] - encoded.times[0]) / (encoded.frames - 1)
+            session._fps = round(1 / gap, 6)
+        session._encoded, session._snapshots = encoded, (Snapshot.of(encoded),)
+        return session
+
+    def __enter__(self) -> Self:
+        """Ready; closes at the end of the `with` block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    @property
+    def encoded(self) -> EncodedVideo:
+        """What the model remembers now; a value that later appends do not touch.
+
+        Raises:
+            RequestError: the session is closed.
+        """
+        if self._encoded is None:
+            raise RequestError(
+                want="an open session",
+                got="one that was closed",
+                do="begin a new one, or go on from a saved video with `Session.of`",
+            )
+        return self._encoded
+
+    @property
+    def seconds(self) -> float:
+        """Length of the video so far."""
+        return self.encoded.duration_seconds
+
+    @property
+    def frames(self) -> int:
+        """Frames read so far."""
+        return self.encoded.frames
+
+    @property
+    def fps(self) -> float:
+        """Frames a second at which appended videos are looked at."""
+        return self._fps
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is remembered, the points to go back to included."""
+        return self.encoded.nbytes + sum(past.nbytes for past in self._snapshots[:-1])
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Questions that were asked with `keep`, which the next question follows."""
+        return self._turns
+
+    def append(
+        self, video: Openable, *, times: ArrayLike | None = None, watch: Watch = SILENT
+    ) -> int:
+        """Read on: what is given follows what was there.
+
+        Args:
+            video: as in `Engine.encode`; looked at `fps` times a second on the session's clock.
+            times: for frames in memory, (frame,) seconds on the session's clock at which each
+                appears, behind the last frame read: then every frame is read, at its time.
+            watch: follows and stops the work.
+
+        Returns:
+            Frames that were read.
+
+        Raises:
+            RequestError: the session is closed, or times that lie before its end.
+            CapacityError: more than `max_frames`; nothing of it is read.
+            MediaError: not readable as a video.
+            CancelledError: `watch` asked to stop, within a clip; the clips before it stay read.
+        """
+        begin = self.encoded.duration_seconds
+        if times is None:
+            source = open_video(video)
+            end = begin + source.info.duration_seconds
+            first, last = (_count(seconds, self._fps) for seconds in (begin, end))
+            moments = np.arange(first, last, dtype=np.float64) / self._fps
+        else:
+            moments = np.array(times, np.float64)
+            source = ArraySource(_frames(video), moments)
+            end, begin = self._end_of(moments), source.info.time_origin
+        return self._read(source, moments, begin, end, watch)
+
+    def ask(
+        self,
+        question: str,
+        options: AskOptions | None = None,
+        *,
+        keep: bool = False,
+        watch: Watch = SILENT,
+    ) -> Answer:
+        """Ask about the video so far, after the turns that were kept; the video stays as it is.
+
+        Args:
+            question: the user's words.
+            options: how to answer; those of the session when not given.
+            keep: later questions follow this one and its answer.
+            watch: follows and stops the work.
+
+        Raises:
+            RequestError: the session is closed, nothing was appended, or an empty question.
+            CapacityError: more words than the model's context.
+            CancelledError: `watch` asked to stop, within a token.
+
+        Law: equals asking the same video encoded at once, in one run over the conversation.
+        """
+        answer = self.ask_many([question], options, watch=watch)[0]
+        if keep:
+            self._turns = (*self._turns, Turn(question, answer.text, self.seconds))
+        return answer
+
+    def ask_many(
+        self, questions: Sequence[str], options: AskOptions | None = None, *, watch: Watch = SILENT
+    ) -> list[Answer]:
+        """Several questions at once, each as `ask` would answer it."""
+        encoded, system = self.encoded, self._options.system
+        if encoded.frames == 0:
+            raise RequestError(
+                want="a video to ask about",
+                got="a session without a frame",
+                do="append a video first",
+            )
+        how = replace(options or self._options, fps=None, max_frames=None, system=system)
+        processor = self._engine.encoder.processor
+        plans = [plan_turn(processor, system, self._turns, question) for question in questions]
+        return self._engine.answer_plans(encoded, plans, how, watch=watch)
+
+    def fork(self) -> Self:
+        """A second session that begins as this one is; neither feels what happens to the other."""
+        # Every field is a value that never changes: a shallow copy shares nothing that does.
+        return copy.copy(self)
+
+    def rewind(self, seconds: float) -> float:
+        """Forget the end of the video, at least so many seconds of it.
+
+        Args:
+            seconds: how far to go back. The newest snapshot at or before that point is taken:
+                snapshots lie densely near the end and thinly far behind.
+
+        Returns:
+            Length of the video now. Kept turns that were asked later are forgotten.
+
+        Raises:
+            RequestError: the session is closed, or begins later than that.
+
+        Law: what is appended then follows as if what was forgotten had never come.
+        """
+        now, wanted = self.encoded, self.seconds - seconds
+        past = [s for s in self._snapshots if s.seconds <= wanted + _COUNT_SLACK * max(1.0, wanted)]
+        if not (math.isfinite(seconds) and seconds >= 0 and past):
+            most = self.seconds - self._snapshots[0].seconds
+            raise RequestError(
+                want=f"0 to {most:g} seconds to go back", got=seconds, do="go back less far"
+            )
+        self._snapshots = self._snapshots[: len(past)]
+        self._encoded = past[-1].restore(now)
+        self._turns = tuple(turn for turn in self._turns if turn.seconds <= self.seconds)
+        return self.seconds
+
+    def close(self) -> None:
+        """Let go of everything remembered; a second time does nothing."""
+        self._encoded, self._snapshots, self._turns = None, (), ()
+
+    def _read(
+        self,
+        source: VideoSource,
+        moments: NDArray[np.float64],
+        begin: float,
+        end: float,
+        watch: Watch,
+    ) -> int:
+        """Read a source whose 0 lies at `begin` and whose end lies at `end`."""
+        encoder, before = self._engine.encoder, self.encoded
+        self._check_room(len(moments))
+        before = replace(before, notes=(*before.notes, *source.info.notes))
+        if len(moments) == 0:
+            self._grow(replace(before, duration_seconds=end))
+            return 0
+        watch.tell(Stage.VIDEO, 0, len(moments))
+        local = Sampling(np.maximum(moments - begin, 0.0))
+        with closing(encoder.clips(source, local)) as clips:
+            placed = _placed(clips, moments)
+            grown = encoder.extend(before, self._plan, placed, total=len(moments), watch=watch)
+            with closing(grown):
+                for step in grown:
+                    read = step.frames - before.frames
+                    until = float(moments[read]) if read < len(moments) else end
+                    self._grow(replace(step, duration_seconds=until))
+        return len(moments)
+
+    def _grow(self, encoded: EncodedVideo) -> None:
+        self._encoded = encoded
+        self._snapshots = thinned((*self._snapshots, Snapshot.of(encoded)), self._most)
+
+    def _check_room(self, frames: int) -> None:
+        most = self._options.max_frames
+        if most is not None and self.frames + frames > most:
+            raise CapacityError(
+                want=f"at most {most} frames in this session (max_frames)",
+                got=f"{self.frames} and {frames} more",
+                do="append less, go back, or begin a new session",
+            )
+
+    def _end_of(self, times: NDArray[np.float64]) -> float:
+        """Where the video ends after frames at these times: the last stays as long as others do."""
+        known = self.encoded.times
+        last = float(known[-1]) if len(known) else -1e-9
+        # Other shapes and numbers that are none are refused with the frames.
+        if times.ndim == 1 and len(times) and not times[0] > last:
+            raise RequestError(
+                want=f"times behind the last frame, at {max(last, 0.0):g} s",
+                got=f"{times[0]:g} s",
+                do="append in order, or `rewind` first",
+            )
+        frames = len(known) + len(times)
+        if frames == 1:
+            return float(times[-1]) + 1 / self._fps
+        first = float(known[0] if len(known) else times[0])
+        return float(times[-1]) + (float(times[-1]) - first) / (frames - 1)
+
+
+def _placed(clips: Iterator[Clip], moments: NDArray[np.float64]) -> Iterator[Clip]:
+    """Clips of a part of a video, on the clock of the whole."""
+    done = 0
+    for clip in clips:
+        yield replace(clip, asked=moments[done : done + len(clip.asked)])
+        done += len(clip.asked)
+
+
+def _count(seconds: float, fps: float) -> int:
+    """How many moments k / fps lie before a second."""
+    exact = seconds * fps
+    return math.ceil(exact - _COUNT_SLACK * max(1.0, exact))
+
+
+def _frames(video: Openable) -> Sequence[NDArray[np.uint8]] | NDArray[np.uint8]:
+    if isinstance(video, np.ndarray) or (
+        isinstance(video, Sequence) and not isinstance(video, str)
+    ):
+        return video
+    raise RequestError(
+        want="frames in memory where times are given",
+        got=type(video).__name__,
+        do="leave `times` out: a file has its own",
+    )
+
+
+def _check_model(model: TimeViper) -> None:
+    for site in model.config.decoder.transfer.sites:
+        if site.policy is DropPolicy.UNIFORM_WHOLE:
+            raise RequestError(
+                want="a model that drops as the video comes (uniform_stream)",
+                got=f"uniform_whole at layer {site.layer}, which chooses when the video has ended",
+                do="use a model with uniform_stream, or ask the finished video",
+            )
+
+
+def _check_options(options: AskOptions, snapshots: int) -> None:
+    if any(value is not None for value in (options.num_frames, options.start, options.end)):
+        raise RequestError(
+            want="fps and max_frames at most, for a video that grows",
+            got="num_frames, start or end",
+            do="leave them out",
+        )
+    if snapshots < 2:
+        raise RequestError(want="at least 2 snapshots", got=snapshots, do="allow two")
