@@ -1,0 +1,104 @@
+"""What the fused kernels of a GPU take in memory, for tensors without data: a rehearsal's ops."""
+
+import math
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+# Segments that a walk of the scan is cut into at most, each with a state at both of its ends.
+_SEGMENTS = 8
+_CHUNK = 64
+
+
+def ssd(  # noqa: PLR0913
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    state: Tensor | None = None,
+    *,
+    lengths: Sequence[int],
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, math.inf),
+    chunk_size: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """As `ops.ssd.ssd`: outputs, steps and their sums, states at the ends of segments."""
+    tokens, heads, width = x.shape
+    chunks = sum(-(-length // _CHUNK) for length in lengths)
+    steps = x.new_empty(2, heads, chunks, _CHUNK, dtype=torch.float32)
+    y = x.new_empty(tokens, heads, width)
+    segments = len(lengths) + min(chunks, _SEGMENTS)
+    ends = x.new_empty(2, segments, heads, width, B.shape[2], dtype=torch.float32)
+    final = x.new_empty(len(lengths), heads, width, B.shape[2], dtype=torch.float32)
+    del steps, ends
+    return y, final
+
+
+def causal_conv1d(  # noqa: PLR0913
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    tail: Tensor | None = None,
+    *,
+    lengths: Sequence[int],
+    activation: Literal["silu"] | None = "silu",
+) -> tuple[Tensor, Tensor]:
+    """As `ops.conv1d.causal_conv1d`: outputs and new tails."""
+    channels, width = weight.shape
+    return x.new_empty(x.shape), x.new_empty(len(lengths), width - 1, channels)
+
+
+def attention(  # noqa: PLR0913
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_lengths: Sequence[int],
+    k_lengths: Sequence[int],
+    causal: bool = True,
+    scale: float | None = None,
+) -> Tensor:
+    """As `ops.attention.attention`: two parts with their masses, merged in float32."""
+    parts = [q.new_empty(q.shape) for _ in range(2)]
+    masses = q.new_empty(2, *q.shape[:2], dtype=torch.float32)
+    # Ragged rows are packed without their gaps.
+    packed = [k.new_empty(sum(k_lengths), *k.shape[2:]) for _ in range(2 * (len(k_lengths) > 1))]
+    merged = q.new_empty(q.shape, dtype=torch.float32)
+    out = q.new_empty(q.shape)
+    del parts, masses, packed, merged
+    return out
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """As `ops.norm.rms_norm`."""
+    return x.new_empty(x.shape)
+
+
+def gated_rms_norm(
+    x: Tensor, gate: Tensor, weight: Tensor, *, eps: float, group_size: int
+) -> Tensor:
+    """As `ops.norm.gated_rms_norm`."""
+    return x.new_empty(x.shape)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """As `ops.activation.squared_relu`."""
+    return x.new_empty(x.shape)
+
+
+OPS: MappingProxyType[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "ssd": ssd,
+        "causal_conv1d": causal_conv1d,
+        "attention": attention,
+        "rms_norm": rms_norm,
+        "gated_rms_norm": gated_rms_norm,
+        "squared_relu": squared_relu,
+    }
+)
