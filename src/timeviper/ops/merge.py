@@ -1,4 +1,8 @@
-"""Token merging (ToMe): shrink each frame's patches by joining the most alike, no weights."""
+"""Token merging (ToMe): shrink each frame's patches by joining the most alike, no weights.
+
+Only the few channels that patches are compared by go through the rounds: a merged token's are the
+mean of its patches', so the features themselves are averaged once, at the end.
+"""
 
 import torch
 from jaxtyping import Float
@@ -55,47 +59,72 @@ def tome(
     Source: Bolya et al. 2023; metric of VideoChat-Flash.
     Law: sizes sum to the patch count; size-weighted channel sums are conserved.
     """
-    frames, patches, channels = x.shape
+    patches, channels = x.shape[1:]
     if metric_heads < 1 or channels % metric_heads:
         raise ConfigError(
             want=f"metric heads that divide {channels} channels",
             got=metric_heads,
             do="set metric_heads to a divisor of the tower's width",
         )
-    work = torch.float64 if x.dtype == torch.float64 else torch.float32
-    tokens = x.to(work)
-    sizes = tokens.new_ones(frames, patches)
-    for remove in merge_schedule(patches, keep):
-        tokens, sizes = _round(tokens, sizes, remove, metric_heads)
-    return tokens.to(x.dtype), sizes.float()
-
-
-def _round(tokens: Tensor, sizes: Tensor, remove: int, heads: int) -> tuple[Tensor, Tensor]:
-    """One round: even places offer themselves, the `remove` most alike join an odd place."""
-    order, partner = _match(tokens.detach(), heads)
-    joining, staying = order[:, :remove], order[:, remove:]
-    target = partner.gather(1, joining)
-    wide = tokens.shape[-1]
-
-    def pick(values: Tensor, places: Tensor) -> Tensor:
-        return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
-
-    mass = tokens * sizes[..., None]
-    even, odd = mass[:, ::2], mass[:, 1::2]
-    merged = odd.scatter_add(1, target[..., None].expand(-1, -1, wide), pick(even, joining))
-    merged_sizes = sizes[:, 1::2].scatter_add(1, target, sizes[:, ::2].gather(1, joining))
-    kept = pick(tokens[:, ::2], staying)
-    kept_sizes = sizes[:, ::2].gather(1, staying)
-    tokens = torch.cat([kept, merged / merged_sizes[..., None]], dim=1)
-    return tokens, torch.cat([kept_sizes, merged_sizes], dim=1)
+    schedule = merge_schedule(patches, keep)
+    if not schedule:
+        return x, torch.ones(x.shape[:2], dtype=torch.float32, device=x.device)
+    # Out of autocast: in bfloat16 near ties would be settled by rounding.
+    with torch.autocast(x.device.type, enabled=False):
+        place = _places(x.detach(), schedule, metric_heads)
+        # Sums of bfloat16 are float32 inside the product: no copy in four bytes is needed.
+        means, sizes = _means(x if x.dtype == torch.bfloat16 else _wide(x), place, keep)
+    return means.to(x.dtype), sizes.float()
 
 
 @torch.no_grad()
-def _match(tokens: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+def _places(x: Tensor, schedule: list[int], heads: int) -> Tensor:
+    """Index of the token that each patch ends in, (frame, patch)."""
+    metric = x.unflatten(-1, (heads, -1)).mean(dim=2, dtype=_work_dtype(x))
+    place = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    merged = metric
+    for remove in schedule:
+        place = _moves(merged, remove).gather(1, place)
+        merged, _ = _means(metric, place, merged.shape[1] - remove)
+    return place
+
+
+def _means(values: Tensor, place: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+    """Mean over the patches of each token, (frame, token, channel), and their numbers."""
+    # A product with zeros and ones, not scattered sums: the same bits every time.
+    members = values.new_zeros(len(values), tokens, place.shape[1])
+    members = members.scatter_(1, place[:, None], 1.0)
+    sizes = members.sum(dim=-1, dtype=_work_dtype(values))
+    return members @ values / sizes[..., None], sizes
+
+
+def _moves(metric: Tensor, remove: int) -> Tensor:
+    """One round: even places offer themselves, the `remove` most alike join an odd place.
+
+    Returns the new index of each token: unmerged sources by falling likeness, then destinations.
+    """
+    order, partner = _match(metric)
+    staying = order.shape[1] - remove
+    joined = staying + partner.gather(1, order[:, :remove])
+    stayed = torch.arange(staying, device=order.device).expand(len(order), -1)
+    moves = order.new_empty(metric.shape[:2])
+    moves[:, ::2] = torch.empty_like(order).scatter_(1, order, torch.cat([joined, stayed], dim=1))
+    moves[:, 1::2] = staying + torch.arange(metric.shape[1] // 2, device=order.device)
+    return moves
+
+
+def _match(metric: Tensor) -> tuple[Tensor, Tensor]:
     """Sources by falling best likeness, and each source's best destination."""
-    # Out of autocast: in bfloat16 near ties would be settled by rounding.
-    with torch.autocast(tokens.device.type, enabled=False):
-        metric = F.normalize(tokens.unflatten(-1, (heads, -1)).mean(dim=2), dim=-1)
-        alike = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)
+    metric = F.normalize(metric, dim=-1)
+    alike = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)
     best, partner = alike.max(dim=-1)
     return best.argsort(dim=-1, descending=True, stable=True), partner
+
+
+def _work_dtype(x: Tensor) -> torch.dtype:
+    """float64 stays, for gradient checks; all else is summed in float32."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(_work_dtype(x))
