@@ -211,11 +211,15 @@ def _is_finite(memory: AttentionMemory | MambaMemory | None) -> bool:
         return bool(torch.isfinite(memory.ssm).all())
     if isinstance(memory, AttentionMemory):
         # Beyond a row's length anything may lie.
-        return all(
-            bool(torch.isfinite(rows[number, :length]).all())
+        filled = [
+            rows[number, :length]
             for rows in (memory.k, memory.v)
-            for number, length in enumerate(memory.lengths)
-        )
+            for number, length in enumerate(memory.own)
+        ]
+        if memory.shared is not None:
+            length = memory.shared.length
+            filled += [memory.shared.k[:length], memory.shared.v[:length]]
+        return all(bool(torch.isfinite(keys).all()) for keys in filled)
     return True
 
 

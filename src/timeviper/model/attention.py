@@ -55,7 +55,14 @@ class AttentionMixer(nn.Module):
         q = self.queries(hidden, places)
         k, v = self.keys_values(hidden, places)
         memory = extend(memory, k, v, lengths=lengths)
-        y = attention(q, memory.k, memory.v, q_lengths=lengths, k_lengths=memory.lengths)
+        y = attention(
+            q,
+            memory.k,
+            memory.v,
+            q_lengths=lengths,
+            k_lengths=memory.own,
+            shared=memory.shared,
+        )
         return self.o_proj(y.flatten(1)), memory
 
     def queries(

@@ -127,7 +127,7 @@ def last_instruction_scores(
     k = _keys(block, mixer, tokens.hidden, positions)
     before = (0,) * len(tokens.lengths) if memory is None else memory.lengths
     # A copy, so that ranking leaves the layer's own cache untouched.
-    rows = None if memory is None else memory.select(range(len(before)))
+    rows = None if memory is None else memory.select(range(len(before))).whole()
     keys = extend(rows, k, k, lengths=tokens.lengths)
     index = on_device(tokens.starts + asking, tokens.hidden)
     at = None if positions is None else positions[index]

@@ -11,93 +11,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timeviper.core.errors import LayoutError
+from timeviper.model.keys import AttentionMemory, extend, stack_attention
 from timeviper.model.tokens import Tokens, join
-from timeviper.ops.packing import to_rows
 
-# Room that an append reserves beyond what it needs, so that chunks rarely copy the cache.
-_GROWTH = 1.25
-
-
-@dataclass
-class _Buffer:
-    """Rows shared by memories that continue one another; `used` is what the newest one holds."""
-
-    k: Float[Tensor, "sequence capacity kv_head head_dim"]
-    v: Float[Tensor, "sequence capacity kv_head head_dim"]
-    used: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class AttentionMemory:
-    """Keys and values seen so far, one row a sequence.
-
-    A memory never changes: `extend` returns a longer one. The newest memory of a buffer writes
-    into its spare room; an older one (a fork) copies first, so forks never disturb each other.
-
-    Args:
-        lengths: valid keys of each row.
-    """
-
-    buffer: _Buffer
-    lengths: tuple[int, ...]
-
-    @property
-    def k(self) -> Float[Tensor, "sequence capacity kv_head head_dim"]:
-        """Keys; beyond a row's length anything may lie."""
-        return self.buffer.k
-
-    @property
-    def v(self) -> Float[Tensor, "sequence capacity kv_head head_dim"]:
-        """Values; beyond a row's length anything may lie."""
-        return self.buffer.v
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the valid keys and values."""
-        return sum(self.lengths) * 2 * self.k.shape[2] * self.k.shape[3] * self.k.itemsize
-
-    def select(self, rows: Sequence[int]) -> AttentionMemory:
-        """Memory whose row i is a copy of row `rows[i]`."""
-        lengths = tuple(self.lengths[r] for r in rows)
-        index = torch.tensor(list(rows), dtype=torch.int64, device=self.k.device)
-        longest = max(lengths, default=0)
-        k, v = (t[:, :longest].index_select(0, index) for t in (self.k, self.v))
-        return AttentionMemory(_Buffer(k, v, lengths), lengths)
-
-
-def extend(
-    memory: AttentionMemory | None,
-    k: Float[Tensor, "token kv_head head_dim"],
-    v: Float[Tensor, "token kv_head head_dim"],
-    *,
-    lengths: Sequence[int],
-) -> AttentionMemory:
-    """Append the keys and values of packed tokens to each sequence's row.
-
-    Args:
-        memory: what came before, or None at the start of time.
-        k: new keys, packed.
-        v: new values, packed.
-        lengths: new tokens of each sequence.
-
-    Returns:
-        A memory of the summed lengths; `memory` still holds what it held.
-    """
-    added = tuple(lengths)
-    if memory is not None and not any(added):
-        return memory
-    if memory is None:
-        return _fresh(to_rows(k, added), to_rows(v, added), added)
-    total = tuple(a + b for a, b in zip(memory.lengths, added, strict=True))
-    if torch.is_grad_enabled() and (k.requires_grad or memory.k.requires_grad):
-        grown = _copied(memory, max(total))
-        return _append_out_of_place(grown, k, v, added, total)
-    if not _writable(memory) or max(total) > memory.k.shape[1]:
-        memory = _copied(memory, int(max(total) * _GROWTH))
-    _write(memory.k, k, memory.lengths, added)
-    _write(memory.v, v, memory.lengths, added)
-    memory.buffer.used = total
-    return AttentionMemory(memory.buffer, total)
+__all__ = [
+    "AttentionMemory",
+    "DecoderState",
+    "MambaMemory",
+    "Memory",
+    "PendingTransfer",
+    "check_sequences",
+    "extend",
+    "stack",
+]
 
 
 @dataclass(frozen=True)
@@ -116,6 +42,10 @@ class MambaMemory:
         """Memory whose row i is a copy of row `rows[i]`."""
         index = torch.tensor(list(rows), dtype=torch.int64, device=self.ssm.device)
         return MambaMemory(self.tail.index_select(0, index), self.ssm.index_select(0, index))
+
+    def fork(self, count: int) -> MambaMemory:
+        """Memory of `count` sequences that all continue the only one."""
+        return self if count == 1 else self.select([0] * count)
 
 
 @dataclass(frozen=True)
@@ -145,6 +75,17 @@ class PendingTransfer:
             None if self.dropped is None else self.dropped.select(rows),
             # Joined first: thousands of clips times many rows would be as many small copies.
             (join(self.parked).only(np.array(rows, dtype=np.int64)),) if self.parked else (),
+        )
+
+    def fork(self, count: int) -> PendingTransfer:
+        """What waits for `count` sequences that all continue the only one.
+
+        Keys of dropped tokens are shared; parked tokens are copied, once a sequence.
+        """
+        return PendingTransfer(
+            self.seen * count,
+            None if self.dropped is None else self.dropped.fork(count),
+            self.parked if count == 1 else self.select([0] * count).parked,
         )
 
 
@@ -185,6 +126,25 @@ class DecoderState:
             tuple(None if p is None else p.select(rows) for p in self.pending),
         )
 
+    def fork(self, count: int = 1) -> DecoderState:
+        """State of `count` sequences that all continue this state's only one.
+
+        The keys so far are shared, not copied, and this state stays as it is.
+
+        Raises:
+            LayoutError: not exactly one sequence.
+
+        Law: each continues as the sequence itself would.
+        """
+        if self.sequences != 1:
+            raise LayoutError(
+                want="one sequence to fork", got=self.sequences, do="`select` that row first"
+            )
+        return DecoderState(
+            tuple(None if m is None else m.fork(count) for m in self.memories),
+            tuple(None if p is None else p.fork(count) for p in self.pending),
+        )
+
     def reserve(self, factor: float, spare: int) -> DecoderState:
         """The same state with room for more keys, so that none are copied while it grows.
 
@@ -194,7 +154,7 @@ class DecoderState:
         """
 
         def roomy(memory: AttentionMemory) -> AttentionMemory:
-            return _roomier(memory, int(max(memory.lengths, default=0) * factor) + spare)
+            return memory.reserve(int(max(memory.own, default=0) * factor) + spare)
 
         return DecoderState(
             tuple(roomy(m) if isinstance(m, AttentionMemory) else m for m in self.memories),
@@ -267,32 +227,9 @@ def _stack_memories(parts: Sequence[Memory], counts: Sequence[int]) -> Memory:
             for part, n in zip(parts, counts, strict=True)
         ]
         return MambaMemory(torch.cat([r.tail for r in rows]), torch.cat([r.ssm for r in rows]))
-    return _stack_attention(
+    return stack_attention(
         [part if isinstance(part, AttentionMemory) else None for part in parts], counts
     )
-
-
-def _stack_attention(
-    parts: Sequence[AttentionMemory | None], counts: Sequence[int]
-) -> AttentionMemory | None:
-    known = next((part for part in parts if part is not None), None)
-    if known is None:
-        return None
-    lengths = tuple(
-        length
-        for part, n in zip(parts, counts, strict=True)
-        for length in (part.lengths if part else (0,) * n)
-    )
-    shape = (len(lengths), int(max(lengths) * _GROWTH) + 1, *known.k.shape[2:])
-    k, v = known.k.new_zeros(shape), known.v.new_zeros(shape)
-    row = 0
-    for part, n in zip(parts, counts, strict=True):
-        if part is not None:
-            longest = max(part.lengths)
-            k[row : row + n, :longest] = part.k[:, :longest]
-            v[row : row + n, :longest] = part.v[:, :longest]
-        row += n
-    return _fresh(k, v, lengths)
 
 
 def _stack_pending(
@@ -303,7 +240,7 @@ def _stack_pending(
     full = [p or PendingTransfer((0,) * n) for p, n in zip(parts, counts, strict=True)]
     return PendingTransfer(
         tuple(seen for part in full for seen in part.seen),
-        _stack_attention([part.dropped for part in full], counts),
+        stack_attention([part.dropped for part in full], counts),
         _stack_parked([part.parked for part in full], counts),
     )
 
@@ -323,58 +260,3 @@ def _stack_parked(
             tuple(length for part in joined for length in part.lengths),
         ),
     )
-
-
-def _fresh(k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> AttentionMemory:
-    return AttentionMemory(_Buffer(k, v, lengths), lengths)
-
-
-def _writable(memory: AttentionMemory) -> bool:
-    """Whether its spare room belongs to it alone, and nothing else depends on the tensor."""
-    if memory.lengths != memory.buffer.used or memory.k.requires_grad or memory.v.requires_grad:
-        return False
-    # What inference mode made may not be written to outside of it.
-    return torch.is_inference_mode_enabled() or not memory.k.is_inference()
-
-
-def _roomier(memory: AttentionMemory, capacity: int) -> AttentionMemory:
-    """A copy with more slots, which take no memory of a CPU before they are written."""
-    longest = max(memory.lengths, default=0)
-    shape = (len(memory.lengths), max(capacity, longest), *memory.k.shape[2:])
-    k, v = memory.k.new_empty(shape), memory.v.new_empty(shape)
-    k[:, :longest], v[:, :longest] = memory.k[:, :longest], memory.v[:, :longest]
-    return _fresh(k, v, memory.lengths)
-
-
-def _copied(memory: AttentionMemory, capacity: int) -> AttentionMemory:
-    longest = max(memory.lengths, default=0)
-    room = max(capacity, longest) - longest
-    pad = (0, 0, 0, 0, 0, room)
-    k, v = (torch.nn.functional.pad(t[:, :longest], pad) for t in (memory.k, memory.v))
-    return _fresh(k, v, memory.lengths)
-
-
-def _append_out_of_place(
-    memory: AttentionMemory, k: Tensor, v: Tensor, added: tuple[int, ...], total: tuple[int, ...]
-) -> AttentionMemory:
-    row, slot = _slots(memory.lengths, added, k.device)
-    new_k = memory.k.index_put((row, slot), k.to(memory.k.dtype))
-    new_v = memory.v.index_put((row, slot), v.to(memory.v.dtype))
-    return _fresh(new_k, new_v, total)
-
-
-def _write(rows: Tensor, new: Tensor, lengths: tuple[int, ...], added: tuple[int, ...]) -> None:
-    if len(set(lengths)) == 1 and len(set(added)) == 1:
-        rows[:, lengths[0] : lengths[0] + added[0]] = to_rows(new, added)
-    else:
-        row, slot = _slots(lengths, added, rows.device)
-        rows[row, slot] = new.to(rows.dtype)
-
-
-def _slots(
-    lengths: tuple[int, ...], added: tuple[int, ...], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    counts = torch.tensor(added)
-    row = torch.repeat_interleave(torch.arange(len(added)), counts)
-    within = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
-    return row.to(device), (torch.tensor(lengths)[row] + within).to(device)

@@ -69,7 +69,13 @@ class Transfer(nn.Module):
         """
         q = self.q_proj(hidden).unflatten(-1, (-1, self.head_dim))
         y = attention(
-            q, memory.k, memory.v, q_lengths=lengths, k_lengths=memory.lengths, causal=False
+            q,
+            memory.k,
+            memory.v,
+            q_lengths=lengths,
+            k_lengths=memory.own,
+            causal=False,
+            shared=memory.shared,
         )
         return hidden + torch.tanh(self.alpha) * self.o_proj(y.flatten(1))
 

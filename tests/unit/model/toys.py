@@ -193,7 +193,7 @@ def same_scan(where: str, got: object, want: object, tol: float) -> None:
 
 
 def same_keys(where: str, got: object, want: object, tol: float) -> None:
-    a, b = (m if isinstance(m, AttentionMemory) else None for m in (got, want))
+    a, b = (m.whole() if isinstance(m, AttentionMemory) else None for m in (got, want))
     lengths = [m.lengths if m and any(m.lengths) else () for m in (a, b)]
     assert lengths[0] == lengths[1], where
     if a is None or b is None:

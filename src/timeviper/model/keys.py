@@ -1,0 +1,249 @@
+"""Keys and values that attention remembers: rows that grow, behind a prefix that they may share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from timeviper.core.errors import LayoutError
+from timeviper.ops.attention_parts import SharedKeys
+from timeviper.ops.packing import to_rows
+
+# Room that an append reserves beyond what it needs, so that chunks rarely copy the cache.
+GROWTH = 1.25
+_LEAST_ROOM = 16
+# Own keys behind a shared prefix that a further fork still copies: a question and its answer.
+_SHORT = 4096
+
+
+@dataclass
+class _Buffer:
+    """Rows shared by memories that continue one another; `used` is what the newest one holds."""
+
+    k: Float[Tensor, "sequence capacity kv_head head_dim"]
+    v: Float[Tensor, "sequence capacity kv_head head_dim"]
+    used: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMemory:
+    """Keys and values seen so far: of all rows in front, and one row a sequence of its own.
+
+    A memory never changes: `extend` returns a longer one. The newest memory of a buffer writes
+    into its spare room; an older one copies its own rows first, so that two that continue the
+    same memory never disturb each other. What is long is not copied by `fork`.
+
+    Args:
+        buffer: the rows of their own.
+        lengths: valid keys of each sequence, the shared ones counted.
+        shared: what every sequence has in front of its own row; None for nothing.
+    """
+
+    buffer: _Buffer
+    lengths: tuple[int, ...]
+    shared: SharedKeys | None = None
+
+    @property
+    def k(self) -> Float[Tensor, "sequence capacity kv_head head_dim"]:
+        """Own keys; beyond `own` of a row anything may lie."""
+        return self.buffer.k
+
+    @property
+    def v(self) -> Float[Tensor, "sequence capacity kv_head head_dim"]:
+        """Own values; beyond `own` of a row anything may lie."""
+        return self.buffer.v
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Keys of each sequence that lie in its own row."""
+        front = 0 if self.shared is None else self.shared.length
+        return tuple(length - front for length in self.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the valid keys and values; shared ones lie in memory once."""
+        front = 0 if self.shared is None else self.shared.length
+        return (sum(self.own) + front) * 2 * self.k.shape[2] * self.k.shape[3] * self.k.itemsize
+
+    def select(self, rows: Sequence[int]) -> AttentionMemory:
+        """Memory whose row i is a copy of row `rows[i]`; what is shared stays shared."""
+        lengths, own = (tuple(n[r] for r in rows) for n in (self.lengths, self.own))
+        index = torch.tensor(list(rows), dtype=torch.int64, device=self.k.device)
+        longest = max(own, default=0)
+        k, v = (t[:, :longest].index_select(0, index) for t in (self.k, self.v))
+        return AttentionMemory(_Buffer(k, v, own), lengths, self.shared)
+
+    def fork(self, count: int) -> AttentionMemory:
+        """Memory of `count` sequences that all continue the only one; long keys are not copied.
+
+        Raises:
+            LayoutError: not exactly one sequence.
+        """
+        if len(self.lengths) != 1:
+            raise LayoutError(
+                want="one sequence to fork", got=len(self.lengths), do="`select` that row first"
+            )
+        front = 0 if self.shared is None else self.shared.length
+        if front and self.own[0]:
+            # A little is copied along; more than that becomes part of the prefix, which copies
+            # it all: as when a buffer grows, seldom enough to cost a constant a key.
+            if self.own[0] <= max(_SHORT, int((GROWTH - 1) * front)):
+                return self.select([0] * count)
+            return self.whole().fork(count)
+        shared = self.shared or SharedKeys(k=self.k[0], v=self.v[0], length=self.lengths[0])
+        k, v = (t.new_empty(count, 0, *t.shape[2:]) for t in (self.k, self.v))
+        return AttentionMemory(_Buffer(k, v, (0,) * count), self.lengths * count, shared)
+
+    def whole(self) -> AttentionMemory:
+        """The same keys without a prefix: copied into each row, where there is one."""
+        if self.shared is None:
+            return self
+        front, shape = self.shared.length, (len(self.lengths), max(self.lengths, default=0))
+        rows: list[Tensor] = []
+        for before, own in ((self.shared.k, self.k), (self.shared.v, self.v)):
+            row = own.new_empty(*shape, *own.shape[2:])
+            row[:, :front] = before[:front]
+            row[:, front:] = own[:, : shape[1] - front]
+            rows.append(row)
+        return fresh(rows[0], rows[1], self.lengths)
+
+    def reserve(self, capacity: int) -> AttentionMemory:
+        """The same keys, own rows in a buffer of their own with that many slots or more."""
+        longest = max(self.own, default=0)
+        shape = (len(self.lengths), max(capacity, longest), *self.k.shape[2:])
+        # Unwritten slots take no memory of a CPU.
+        k, v = self.k.new_empty(shape), self.v.new_empty(shape)
+        k[:, :longest], v[:, :longest] = self.k[:, :longest], self.v[:, :longest]
+        return AttentionMemory(_Buffer(k, v, self.own), self.lengths, self.shared)
+
+
+def extend(
+    memory: AttentionMemory | None,
+    k: Float[Tensor, "token kv_head head_dim"],
+    v: Float[Tensor, "token kv_head head_dim"],
+    *,
+    lengths: Sequence[int],
+) -> AttentionMemory:
+    """Append the keys and values of packed tokens to each sequence's row.
+
+    Args:
+        memory: what came before, or None at the start of time.
+        k: new keys, packed.
+        v: new values, packed.
+        lengths: new tokens of each sequence.
+
+    Returns:
+        A memory of the summed lengths; `memory` still holds what it held.
+    """
+    added = tuple(lengths)
+    if memory is not None and not any(added):
+        return memory
+    if memory is None:
+        return fresh(to_rows(k, added), to_rows(v, added), added)
+    total = tuple(a + b for a, b in zip(memory.lengths, added, strict=True))
+    needed = max(a + b for a, b in zip(memory.own, added, strict=True))
+    if torch.is_grad_enabled() and (k.requires_grad or memory.k.requires_grad):
+        return _append_out_of_place(_copied(memory, needed), k, v, added)
+    if not _writable(memory) or needed > memory.k.shape[1]:
+        memory = _copied(memory, max(int(needed * GROWTH), needed + _LEAST_ROOM))
+    _write(memory.k, k, memory.own, added)
+    _write(memory.v, v, memory.own, added)
+    longer = AttentionMemory(memory.buffer, total, memory.shared)
+    memory.buffer.used = longer.own
+    return longer
+
+
+def fresh(k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> AttentionMemory:
+    """Memory of these rows, with nothing shared."""
+    return AttentionMemory(_Buffer(k, v, lengths), lengths)
+
+
+def stack_attention(
+    parts: Sequence[AttentionMemory | None], counts: Sequence[int]
+) -> AttentionMemory | None:
+    """One memory of the sequences of all parts; a prefix that all of them share stays shared.
+
+    Args:
+        parts: memories of one layer, None where nothing reached it.
+        counts: sequences of each part.
+
+    Returns:
+        Rows of its own, with a little room to grow; None where no part holds anything.
+    """
+    known = next((part for part in parts if part is not None), None)
+    if known is None:
+        return None
+    shared = known.shared if all(_same(part, known) for part in parts) else None
+    if shared is None:
+        parts = [None if part is None else part.whole() for part in parts]
+    held = list(zip(parts, counts, strict=True))
+    own = tuple(n for part, count in held for n in (part.own if part else (0,) * count))
+    shape = (len(own), int(max(own) * GROWTH) + 1, *known.k.shape[2:])
+    k, v = known.k.new_zeros(shape), known.v.new_zeros(shape)
+    row = 0
+    for part, count in held:
+        if part is not None:
+            longest = max(part.own)
+            k[row : row + count, :longest] = part.k[:, :longest]
+            v[row : row + count, :longest] = part.v[:, :longest]
+        row += count
+    front = 0 if shared is None else shared.length
+    return AttentionMemory(_Buffer(k, v, own), tuple(n + front for n in own), shared)
+
+
+def _same(part: AttentionMemory | None, other: AttentionMemory) -> bool:
+    """Whether both have the very same keys in front, not only equal ones."""
+    if part is None or part.shared is None or other.shared is None:
+        return False
+    places = [(s.length, s.k.data_ptr(), s.v.data_ptr()) for s in (part.shared, other.shared)]
+    return places[0] == places[1]
+
+
+def _writable(memory: AttentionMemory) -> bool:
+    """Whether its spare room belongs to it alone, and nothing else depends on the tensor."""
+    if memory.own != memory.buffer.used or memory.k.requires_grad or memory.v.requires_grad:
+        return False
+    # What inference mode made may not be written to outside of it.
+    return torch.is_inference_mode_enabled() or not memory.k.is_inference()
+
+
+def _copied(memory: AttentionMemory, capacity: int) -> AttentionMemory:
+    longest = max(memory.own, default=0)
+    room = max(capacity, longest) - longest
+    pad = (0, 0, 0, 0, 0, room)
+    k, v = (torch.nn.functional.pad(t[:, :longest], pad) for t in (memory.k, memory.v))
+    return AttentionMemory(_Buffer(k, v, memory.own), memory.lengths, memory.shared)
+
+
+def _append_out_of_place(
+    memory: AttentionMemory, k: Tensor, v: Tensor, added: tuple[int, ...]
+) -> AttentionMemory:
+    row, slot = _slots(memory.own, added, k.device)
+    new_k = memory.k.index_put((row, slot), k.to(memory.k.dtype))
+    new_v = memory.v.index_put((row, slot), v.to(memory.v.dtype))
+    own, total = (
+        tuple(a + b for a, b in zip(before, added, strict=True))
+        for before in (memory.own, memory.lengths)
+    )
+    return AttentionMemory(_Buffer(new_k, new_v, own), total, memory.shared)
+
+
+def _write(rows: Tensor, new: Tensor, lengths: tuple[int, ...], added: tuple[int, ...]) -> None:
+    if len(set(lengths)) == 1 and len(set(added)) == 1:
+        rows[:, lengths[0] : lengths[0] + added[0]] = to_rows(new, added)
+    else:
+        row, slot = _slots(lengths, added, rows.device)
+        rows[row, slot] = new.to(rows.dtype)
+
+
+def _slots(
+    lengths: tuple[int, ...], added: tuple[int, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    counts = torch.tensor(added)
+    row = torch.repeat_interleave(torch.arange(len(added)), counts)
+    within = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+    return row.to(device), (torch.tensor(lengths)[row] + within).to(device)
