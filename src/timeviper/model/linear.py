@@ -1,0 +1,86 @@
+"""Linear layers whose weights are kept and multiplied in FP8; made from trained ones."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from timeviper.ops.fp8 import MULTIPLE, Quantized
+from timeviper.ops.linear import fp8_linear, quantize
+
+
+@final
+class Fp8Linear(nn.Module):
+    """A linear layer for inference: e4m3 weights with one scale an output channel.
+
+    Args:
+        weight: quantised, `(out, in)`.
+        bias: one number an output channel, or None.
+        dtype: number format of the results.
+    """
+
+    def __init__(self, weight: Quantized, bias: Tensor | None, *, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.values.shape
+        self.dtype = dtype
+        self.values = nn.Buffer(weight.values)
+        self.scales = nn.Buffer(weight.scales)
+        self.bias = None if bias is None else nn.Buffer(bias.detach())
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, linear: nn.Linear, *, dtype: torch.dtype | None = None) -> Fp8Linear:
+        """A layer that does in FP8 what another does; that one is not changed.
+
+        Args:
+            linear: where its weights are; both widths multiples of 16.
+            dtype: number format of the results, that of the weights where not given.
+        """
+        return cls(quantize(linear.weight), linear.bias, dtype=dtype or linear.weight.dtype)
+
+    def forward(self, x: Float[Tensor, "... width"] | Quantized) -> Float[Tensor, "... out"]:
+        """Multiply; rows that are not FP8 yet are rounded first, in a pass of their own."""
+        rows = x if isinstance(x, Quantized) else quantize(x)
+        return fp8_linear(rows, Quantized(self.values, self.scales), self.bias, dtype=self.dtype)
+
+    def extra_repr(self) -> str:
+        """Its sizes, for printing."""
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+Projection = nn.Linear | Fp8Linear
+
+
+def quantize_(root: nn.Module) -> tuple[str, ...]:
+    """Put an `Fp8Linear` in the place of every linear layer below a module.
+
+    One weight at a time is quantised where it is, and freed. Layers with a width that is no
+    multiple of 16 stay as they are.
+
+    Args:
+        root: changed in place.
+
+    Returns:
+        Names of the layers that were replaced.
+    """
+    found = [(name, part) for name, part in root.named_modules() if _fits(part)]
+    for name, part in found:
+        path, _, leaf = name.rpartition(".")
+        owner = root.get_submodule(path)
+        if isinstance(part, nn.Linear):
+            owner.register_module(leaf, Fp8Linear.of(part))
+    return tuple(name for name, _ in found)
+
+
+def takes_fp8(projection: nn.Module) -> bool:
+    """Whether a layer wants its rows in FP8, so that the pass before can round them."""
+    return isinstance(projection, Fp8Linear)
+
+
+def _fits(part: nn.Module) -> bool:
+    return isinstance(part, nn.Linear) and not (
+        part.in_features % MULTIPLE or part.out_features % MULTIPLE
+    )
