@@ -35,6 +35,10 @@ class CheckpointError(TimeviperError):
     """A checkpoint folder with a missing, extra, misshaped or unreadable part."""
 
 
+class StateFileError(TimeviperError):
+    """A state file that is broken, belongs to another model, or cannot be written."""
+
+
 class RequestError(TimeviperError):
     """A question, message or option that cannot be served as asked."""
 

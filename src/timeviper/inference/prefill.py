@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from timeviper.core.errors import CapacityError
+from timeviper.inference.identity import identify
 from timeviper.inference.lookahead import Lookahead, one_thread_an_op
+from timeviper.inference.state_info import Identity
 from timeviper.inference.timing import Stopwatch, Timing
 from timeviper.inference.watch import SILENT, Stage, Watch
 from timeviper.model.decoder import last_of_each
@@ -27,6 +30,7 @@ from timeviper.processing.processor import Processor
 from timeviper.processing.prompt import PromptPlan
 from timeviper.video.base import Size, VideoInfo, VideoSource
 from timeviper.video.clips import Clip, available_cores, iterate_clips
+from timeviper.video.fingerprint import PixelChain
 from timeviper.video.sampling import Sampling
 
 CLIP_FRAMES = 64
@@ -54,6 +58,7 @@ class EncodedVideo:
         tokens: tokens read so far.
         notes: sentences for the user: caps that bit, frames that could not be decoded.
         timing: what reading took.
+        pixels: chain of hashes of the frames that were seen; see `PixelChain`.
     """
 
     state: DecoderState
@@ -63,6 +68,7 @@ class EncodedVideo:
     tokens: int
     notes: tuple[str, ...] = ()
     timing: Timing = field(default_factory=Timing)
+    pixels: str = ""
 
     @property
     def frames(self) -> int:
@@ -115,6 +121,11 @@ class VideoEncoder:
         # On a CPU such a model gains by clips side by side, not by cores inside an operation.
         self.is_small = self.device.type == "cpu" and size <= _SMALL_MODEL_BYTES
         self._looks = (workers or available_cores()) if self.is_small else 1
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Which model this is; its weights are hashed once, when it is first asked for."""
+        return identify(self.model, self.processor)
 
     def encode(
         self, source: VideoSource, plan: PromptPlan, sampling: Sampling, *, watch: Watch = SILENT
@@ -174,7 +185,7 @@ class VideoEncoder:
         Law: extended clip by clip equals encoded at once.
         """
         clock, before = Stopwatch(self.device), encoded.timing
-        done = 0
+        done, chain = 0, PixelChain(encoded.pixels)
         with (
             one_thread_an_op(self.is_small),
             Lookahead(clips, self.look, threads=self._looks) as ahead,
@@ -195,6 +206,7 @@ class VideoEncoder:
                         left = len(marked) * (total / len(clip.asked) - 1)
                         state = self._with_room(state, encoded.frames, left / tokens)
                 done += len(clip.asked)
+                chain.add(clip.frames)
                 encoded = replace(
                     encoded,
                     state=state,
@@ -202,6 +214,7 @@ class VideoEncoder:
                     tokens=tokens,
                     notes=encoded.notes + clip.notes,
                     timing=before + clock.timing,
+                    pixels=chain.digest,
                 )
                 watch.tell(Stage.VIDEO, done, total)
                 yield encoded

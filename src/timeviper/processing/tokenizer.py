@@ -93,6 +93,10 @@ class Tokenizer:
         _write_json(target / TOKENIZER_CONFIG_FILE, config)
         _write_json(target / SPECIAL_TOKENS_FILE, {**named, "additional_special_tokens": others})
 
+    def to_json(self) -> str:
+        """Everything that decides how text becomes ids, as the text of a `tokenizer.json`."""
+        return self._full.to_str(pretty=False)
+
     @property
     def vocab_size(self) -> int:
         """Number of ids, special tokens included."""

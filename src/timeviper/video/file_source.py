@@ -58,6 +58,11 @@ class FileSource(VideoSource):
         self._info = _describe(path, self._kind, self._table, first, codec, claimed)
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
     def info(self) -> VideoInfo:
         """Facts about the video."""
         return self._info

@@ -67,6 +67,11 @@ class FolderSource(VideoSource):
         )
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The pictures, in the order in which they are shown."""
+        return self._files
+
+    @property
     def info(self) -> VideoInfo:
         """Facts about the video; the size is that of the first picture."""
         return self._info

@@ -1,0 +1,232 @@
+"""Encoded videos as files: saved whole or not at all, loaded by mapping, refused with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import timeviper
+from timeviper.core.errors import LayoutError
+from timeviper.inference.compress import Compress
+from timeviper.inference.identity import check_same
+from timeviper.inference.prefill import EncodedVideo, VideoEncoder
+from timeviper.inference.sealed import damaged
+from timeviper.inference.state_info import (
+    VERSION,
+    Spent,
+    StateHeader,
+    StateInfo,
+    ThumbnailInfo,
+    read_info,
+)
+from timeviper.inference.state_parts import StateReader, entries_of, layers_of, sites_of
+from timeviper.inference.tensor_file import (
+    Entry,
+    check_hashes,
+    entry_of,
+    file_bytes,
+    map_file,
+    write_file,
+)
+from timeviper.inference.thumbnails import Thumbnail
+from timeviper.inference.timing import Timing
+from timeviper.inference.whole_file import whole_file
+from timeviper.processing.clip_tokens import PromptTokens
+
+_THUMBNAILS = "thumbnails"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveOptions:
+    """How an encoded video is stored.
+
+    Args:
+        compress: of keys, values and parked tokens; `NONE` answers as before to the last bit.
+        thumbnails: small pictures to store beside it.
+        source: name of the video, for people.
+    """
+
+    compress: Compress = Compress.NONE
+    thumbnails: tuple[Thumbnail, ...] = ()
+    source: str = ""
+
+
+EXACT = SaveOptions()
+
+
+def save_state(
+    encoded: EncodedVideo, path: Path | str, encoder: VideoEncoder, options: SaveOptions = EXACT
+) -> int:
+    """Write an encoded video as a file, whole or not at all.
+
+    Args:
+        encoded: the video; stays as it is, also when the disk is full.
+        path: where to; a file of that name is replaced at the end.
+        encoder: that read it (`Engine.encoder`).
+        options: how to store it.
+
+    Returns:
+        Bytes of the file.
+
+    Raises:
+        StateFileError: no room or no permission; nothing is left behind.
+
+    Law: a question on what `load_state` gives is answered as on `encoded`, to the last bit unless
+    it was compressed.
+    """
+    info, entries = _parts(encoded, encoder, options)
+    size = file_bytes(info.to_json(), entries)
+    with whole_file(Path(path), room=size) as file:
+        write_file(file, info.to_json(), entries)
+    return size
+
+
+def write_state(
+    file: BinaryIO, encoded: EncodedVideo, encoder: VideoEncoder, options: SaveOptions = EXACT
+) -> None:
+    """As `save_state`, into a file that `whole_file` gave.
+
+    Raises:
+        OSError: the disk does not take it; `whole_file` says so.
+    """
+    info, entries = _parts(encoded, encoder, options)
+    write_file(file, info.to_json(), entries)
+
+
+def load_state(path: Path | str, encoder: VideoEncoder, *, verify: bool = True) -> EncodedVideo:
+    """Read an encoded video from a file.
+
+    Args:
+        path: as `save_state` wrote it.
+        encoder: of the same model (`Engine.encoder`); device and number format may differ.
+        verify: compare every byte with its hash. Without it only header and length are checked,
+            and on a CPU a page is read when a question first needs it.
+
+    Returns:
+        The encoded video. On a CPU in the same number format its tensors are the file, mapped;
+        they stay good when the file is replaced or removed.
+
+    Raises:
+        StateFileError: not a whole state file of this version, or of another model.
+    """
+    header = read_info(path)
+    info = header.info
+    check_same(info.identity, encoder.identity, path)
+    tensors = map_file(header.sealed)
+    if verify:
+        check_hashes(header.sealed, tensors)
+    reader = StateReader(tensors=tensors, dtype=encoder.dtype, device=encoder.device)
+    try:
+        state = reader.state(info.layers, info.sites)
+        return EncodedVideo(
+            state=state,
+            prefix=PromptTokens(_array(tensors, "prefix.ids"), _array(tensors, "prefix.kinds")),
+            times=_array(tensors, "times"),
+            duration_seconds=info.duration_seconds,
+            tokens=info.tokens,
+            notes=(*info.notes, *_notes(info, encoder)),
+            timing=Timing(**asdict(info.timing)),
+            pixels=info.pixels,
+        )
+    except (KeyError, LayoutError, RuntimeError) as error:
+        raise damaged(header.sealed.path, f"tensors that do not fit its header: {error}") from None
+
+
+def verify_file(path: Path | str) -> StateHeader:
+    """Compare every byte of a state file with its hash; needs no model.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its header.
+
+    Raises:
+        StateFileError: as `load_state`, whatever the model.
+    """
+    header = read_info(path)
+    check_hashes(header.sealed, map_file(header.sealed))
+    return header
+
+
+def read_thumbnails(path: Path | str) -> tuple[Thumbnail, ...]:
+    """The small pictures of a state file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        In order of time; empty when none were asked for.
+
+    Raises:
+        StateFileError: as `read_info`.
+    """
+    header = read_info(path)
+    if not header.info.thumbnails:
+        return ()
+    data = _array(map_file(header.sealed), _THUMBNAILS).tobytes()
+    pictures: list[Thumbnail] = []
+    start = 0
+    for told in header.info.thumbnails:
+        pictures.append(Thumbnail(seconds=told.seconds, jpeg=data[start : start + told.bytes]))
+        start += told.bytes
+    return tuple(pictures)
+
+
+def _parts(
+    encoded: EncodedVideo, encoder: VideoEncoder, options: SaveOptions
+) -> tuple[StateInfo, list[Entry]]:
+    pictures = options.thumbnails
+    info = StateInfo(
+        version=VERSION,
+        made_by=timeviper.__version__,
+        identity=encoder.identity,
+        source=options.source,
+        pixels=encoded.pixels,
+        frames=encoded.frames,
+        duration_seconds=encoded.duration_seconds,
+        tokens=encoded.tokens,
+        dtype=str(encoder.dtype).removeprefix("torch."),
+        compress=options.compress.value,
+        state_bytes=encoded.nbytes,
+        layers=layers_of(encoded.state),
+        sites=sites_of(encoded.state),
+        notes=encoded.notes,
+        timing=Spent(**asdict(encoded.timing)),
+        thumbnails=tuple(
+            ThumbnailInfo(seconds=one.seconds, bytes=len(one.jpeg)) for one in pictures
+        ),
+    )
+    entries = entries_of(encoded.state, options.compress)
+    entries.append(_entry("times", encoded.times))
+    entries.append(_entry("prefix.ids", encoded.prefix.ids))
+    entries.append(_entry("prefix.kinds", encoded.prefix.kinds))
+    if pictures:
+        data = b"".join(one.jpeg for one in pictures)
+        entries.append(_entry(_THUMBNAILS, np.frombuffer(data, np.uint8)))
+    return info, entries
+
+
+def _entry(name: str, values: np.ndarray) -> Entry:
+    # A copy: torch warns of arrays that may not be written to.
+    return entry_of(name, torch.from_numpy(values.copy()))
+
+
+def _array(tensors: Mapping[str, Tensor], name: str) -> np.ndarray:
+    return tensors[name].numpy()
+
+
+def _notes(info: StateInfo, encoder: VideoEncoder) -> Sequence[str]:
+    now = str(encoder.dtype).removeprefix("torch.")
+    notes: list[str] = []
+    if info.dtype != now:
+        notes.append(f"the video was encoded in {info.dtype} and is asked in {now}")
+    if info.compress != Compress.NONE:
+        notes.append(f"keys and values were stored in {info.compress}: scores differ a little")
+    return notes
