@@ -16,6 +16,7 @@ from timeviper.ops import (
     attention_flash,
     attention_torch,
     conv1d_torch,
+    hollow,
     linear_scaled,
     linear_torch,
     merge,
@@ -114,8 +115,10 @@ _TABLE = MappingProxyType(
             ),
             *_only("sdpa", attention_torch.attention, "torch's scaled_dot_product_attention"),
         ),
-        "attention_step": _only(
-            "torch", attention_torch.attention_step, "torch's scaled_dot_product_attention"
+        "attention_step": _torch_or_triton(
+            attention_torch.attention_step,
+            "torch's scaled_dot_product_attention",
+            kernels="timeviper.ops.attention_triton:attention_step",
         ),
         "rotary": _only("torch", rotary.rotary, "plain torch"),
         "rms_norm": _torch_or_triton(
