@@ -1,4 +1,4 @@
-"""A video that grows: append to it, ask it at any time, go back or two ways; no frame read twice."""
+"""A video that grows: append to it, ask it at any time, go back or fork; nothing is read twice."""
 
 from __future__ import annotations
 
