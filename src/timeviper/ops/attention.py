@@ -10,6 +10,7 @@ from timeviper.core.errors import LayoutError
 from timeviper.ops import backend as backends
 from timeviper.ops.attention_parts import SharedKeys
 from timeviper.ops.attention_torch import filled_slots
+from timeviper.ops.autocast import as_written
 from timeviper.ops.packing import check_lengths
 
 
@@ -149,7 +150,7 @@ def attention_weights(
     keys = k.masked_fill(~filled[..., None, None], 0.0).to(work).permute(0, 2, 3, 1)
     factor = head_dim**-0.5 if scale is None else scale
     grouped = q.to(work).mul(factor).unflatten(2, (k.shape[2], ratio)).permute(0, 2, 1, 3, 4)
-    with torch.autocast(q.device.type, enabled=False):
+    with as_written(q):
         scores = grouped.flatten(2, 3) @ keys
     scores = scores.unflatten(2, (rows, ratio)).permute(0, 2, 1, 3, 4).flatten(2, 3)
     # A finite floor: a row that sees nothing would become NaN with -inf.

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from timeviper.ops.autocast import as_written
+
 # Scores at once of plain torch: few large products, bounded memory.
 _SCORES = 2**23
 
@@ -70,7 +72,7 @@ def part(
     size = max(1, _SCORES // (len(k) * q.shape[1]))
     outs: list[Tensor] = []
     sums: list[Tensor] = []
-    with torch.autocast(q.device.type, enabled=False):
+    with as_written(q):
         for start in range(0, len(q), size):
             block = rows[:, start : start + size]
             scores = (block.flatten(1, 2) @ keys).unflatten(1, block.shape[1:3])

@@ -63,6 +63,7 @@ def attention(  # noqa: PLR0913
     k_lengths: Sequence[int],
     causal: bool = True,
     scale: float | None = None,
+    shared: object = None,
 ) -> Tensor:
     """As `ops.attention.attention`: two parts with their masses, merged in float32."""
     parts = [q.new_empty(q.shape) for _ in range(2)]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from timeviper.core.errors import ConfigError
+from timeviper.ops.autocast import as_written
 
 
 def merge_schedule(patches: int, keep: int) -> list[int]:
@@ -70,7 +71,7 @@ def tome(
     if not schedule:
         return x, torch.ones(x.shape[:2], dtype=torch.float32, device=x.device)
     # Out of autocast: in bfloat16 near ties would be settled by rounding.
-    with torch.autocast(x.device.type, enabled=False):
+    with as_written(x):
         place = _places(x.detach(), schedule, metric_heads)
         # Sums of bfloat16 are float32 inside the product: no copy in four bytes is needed.
         means, sizes = _means(x if x.dtype == torch.bfloat16 else _wide(x), place, keep)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from timeviper.ops.autocast import as_written
 from timeviper.ops.packing import from_rows, is_even, to_rows, token_places
 from timeviper.ops.ssd_steps import step_sizes
 
@@ -64,7 +65,7 @@ def ssd(  # noqa: PLR0913
     work = torch.float64 if x.dtype == torch.float64 else torch.float32
     operand = torch.bfloat16 if x.is_cuda and x.dtype == torch.bfloat16 else work
     # Out of autocast: every cast below is on purpose.
-    with torch.autocast(x.device.type, enabled=False):
+    with as_written(x):
         steps = step_sizes(dt.to(work), dt_bias, softplus=dt_softplus, limit=dt_limit)
         if state is None:
             state = steps.new_zeros(len(lengths), *x.shape[1:], B.shape[2])
