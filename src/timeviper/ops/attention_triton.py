@@ -240,6 +240,7 @@ def _split(
             tokens,
             0 if own else lengths,
             factor * math.log2(math.e),
+            splits,
             first,
             scratch.out.shape[2],
             *q.stride()[:2],
@@ -247,7 +248,6 @@ def _split(
             *k.stride()[-3:-1],
             *v.stride()[-3:-1],
             OWN=own,
-            SPLITS=splits,
             TOKENS=at_once,
             RATIO=ratio,
             HEADS=heads,
@@ -274,7 +274,7 @@ def _merged(scratch: _Scratch, like: Tensor) -> Part:
                 scratch.lse,
                 out,
                 lse,
-                SPLITS=splits,
+                splits,
                 PADDED=_power(splits),
                 HEAD_DIM=head_dim,
                 BLOCK_D=max(16, _power(head_dim)),
@@ -348,6 +348,7 @@ def _split_kernel(
     tokens,
     fixed,
     factor,
+    splits,
     first_split,
     all_splits,
     q_step,
@@ -359,7 +360,6 @@ def _split_kernel(
     v_step,
     v_head,
     OWN: tl.constexpr,
-    SPLITS: tl.constexpr,
     TOKENS: tl.constexpr,
     RATIO: tl.constexpr,
     HEADS: tl.constexpr,
@@ -390,7 +390,7 @@ def _split_kernel(
     k += kv_head.to(tl.int64) * k_head
     v += kv_head.to(tl.int64) * v_head
 
-    share = tl.cdiv(tl.cdiv(length, SPLITS), KEYS) * KEYS
+    share = tl.cdiv(tl.cdiv(length, splits), KEYS) * KEYS
     begin = split * share
     end = tl.minimum(begin + share, length)
     # A finite floor: a row that saw nothing would become NaN with -inf.
@@ -425,7 +425,7 @@ def _merge_kernel(
     sums,
     out,
     lse,
-    SPLITS: tl.constexpr,
+    splits,
     PADDED: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -433,18 +433,18 @@ def _merge_kernel(
     """All splits of one head of one token."""
     row = tl.program_id(0).to(tl.int64)
     all_splits = tl.arange(0, PADDED)
-    logs = tl.load(sums + row * SPLITS + all_splits, mask=all_splits < SPLITS, other=-float("inf"))
+    logs = tl.load(sums + row * splits + all_splits, mask=all_splits < splits, other=-float("inf"))
     # A head that saw nothing: -inf - -inf would be NaN.
     top = tl.maximum(tl.max(logs, axis=0), -1e30)
     total = tl.sum(tl.exp(logs - top), axis=0)
     dims = tl.arange(0, BLOCK_D)
     inside = dims < HEAD_DIM
     merged = tl.zeros([BLOCK_D], tl.float32)
-    for start in range(0, SPLITS, 8):
-        splits = start + tl.arange(0, 8)
-        there = splits < SPLITS
-        log = tl.load(sums + row * SPLITS + splits, mask=there, other=-float("inf"))
-        spots = (row * SPLITS + splits)[:, None] * HEAD_DIM + dims[None, :]
+    for start in range(0, PADDED, 8):
+        some = start + tl.arange(0, 8)
+        there = some < splits
+        log = tl.load(sums + row * splits + some, mask=there, other=-float("inf"))
+        spots = (row * splits + some)[:, None] * HEAD_DIM + dims[None, :]
         values = tl.load(parts + spots, mask=there[:, None] & inside[None, :], other=0.0)
         merged += tl.sum(tl.exp(log - top)[:, None] * values, axis=0)
     safe = tl.where(total > 0, total, 1.0)
