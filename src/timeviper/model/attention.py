@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from timeviper.model.config import DecoderConfig
 from timeviper.model.mamba2 import ScaleNorm
+from timeviper.model.slots import KeySlots
 from timeviper.model.state import AttentionMemory, extend
-from timeviper.ops.attention import attention
+from timeviper.ops.attention import attention, attention_step
 from timeviper.ops.norm import rms_norm
 from timeviper.ops.rotary import rotary
 
@@ -64,6 +65,16 @@ class AttentionMixer(nn.Module):
             shared=memory.shared,
         )
         return self.o_proj(y.flatten(1)), memory
+
+    def step(
+        self, hidden: Float[Tensor, "sequence hidden"], slots: KeySlots
+    ) -> Float[Tensor, "sequence hidden"]:
+        """As `forward` with one token a sequence, the memory changed in place."""
+        places = None if self.rope_theta is None else slots.places
+        q = self.queries(hidden, places)
+        slots.write(*self.keys_values(hidden, places))
+        y = attention_step(q, slots.k, slots.v, k_lengths=slots.lengths, shared=slots.shared)
+        return self.o_proj(y.flatten(1))
 
     def queries(
         self, hidden: Float[Tensor, "token hidden"], places: Int[Tensor, " token"] | None

@@ -13,6 +13,7 @@ from timeviper.model.config import DecoderConfig
 from timeviper.model.mamba2 import Mamba2Mixer, ScaleNorm
 from timeviper.model.mlp import MlpMixer
 from timeviper.model.pattern import LayerKind
+from timeviper.model.slots import KeySlots, ScanSlots, Slots
 from timeviper.model.state import AttentionMemory, MambaMemory, Memory
 from timeviper.ops.norm import rms_norm
 
@@ -48,6 +49,19 @@ class Block(nn.Module):
             case mixer, before:
                 mixed, after = mixer(normed), before
         return hidden + mixed, after
+
+    def step(
+        self, hidden: Float[Tensor, "sequence hidden"], slots: Slots
+    ) -> Float[Tensor, "sequence hidden"]:
+        """As `forward` with one token a sequence, the memory changed in place."""
+        normed = self.normed(hidden)
+        match self.mixer, slots:
+            case Mamba2Mixer() as mixer, ScanSlots() as own:
+                return hidden + mixer.step(normed, own)
+            case AttentionMixer() as mixer, KeySlots() as own:
+                return hidden + mixer.step(normed, own)
+            case mixer, _:
+                return hidden + mixer(normed)
 
     def normed(self, hidden: Float[Tensor, "token hidden"]) -> Float[Tensor, "token hidden"]:
         """The mixer's input."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 
 from timeviper.core.errors import ConfigError
 from timeviper.core.layout import SpanKind, TokenLayout
+from timeviper.model.attention import AttentionMixer
 from timeviper.model.block import Block
 from timeviper.model.config import DecoderConfig, TransferPlan
-from timeviper.model.mamba2 import ScaleNorm
+from timeviper.model.mamba2 import Mamba2Mixer, ScaleNorm
+from timeviper.model.pattern import LayerKind
+from timeviper.model.slots import KeySlots, Slots, StepSlots
 from timeviper.model.state import AttentionMemory, DecoderState, Memory, check_sequences
 from timeviper.model.tokens import Tokens, join, on_device
 from timeviper.model.transv import SiteRunner, Transfer
+from timeviper.ops.attention_parts import SharedKeys
 from timeviper.ops.norm import rms_norm
 
 # Tokens of a sequence that a layer takes at once: a question lets go all that waited for it, and
@@ -84,6 +89,51 @@ class Decoder(nn.Module):
         out, state = self._rounds(tokens, state, (more,) * len(tokens.lengths))
         hidden = rms_norm(out.hidden, self.norm.weight, self.config.norm_eps)
         return out.with_hidden(hidden), state
+
+    def step(
+        self, token_ids: Int[Tensor, " sequence"], slots: StepSlots
+    ) -> Float[Tensor, "sequence vocab"]:
+        """Scores after one more token of each answer; nothing is dropped and nothing waits.
+
+        Args:
+            token_ids: the newest token of each sequence.
+            slots: memories of `slots_for`, changed in place.
+
+        Law: equals `run` with one answer token a sequence.
+        """
+        slots.advance()
+        hidden = self.embed(token_ids)
+        for layer, own in zip(self.layers, slots.layers, strict=True):
+            hidden = _block(layer).step(hidden, own)
+        return self.logits(rms_norm(hidden, self.norm.weight, self.config.norm_eps))
+
+    @torch.no_grad()
+    def slots_for(
+        self, sequences: int, *, capacity: Sequence[int], shared: Sequence[SharedKeys | None]
+    ) -> StepSlots:
+        """Buffers for steps of so many sequences, still to be loaded.
+
+        Args:
+            sequences: number of answers.
+            capacity: for each layer the own keys that a sequence may come to hold.
+            shared: for each layer what all sequences have in front.
+        """
+        like = self.embed_tokens.weight
+        kinds, width = self.config.layers, self.config.num_kv_heads
+        lengths = like.new_zeros(kinds.count(LayerKind.ATTENTION), sequences, dtype=torch.int64)
+        place, row = like.new_zeros(sequences, dtype=torch.int64), iter(lengths)
+        layers: list[Slots] = []
+        for layer, room, front in zip(self.layers, capacity, shared, strict=True):
+            match _block(layer).mixer:
+                case Mamba2Mixer() as mixer:
+                    layers.append(mixer.slots(place))
+                case AttentionMixer():
+                    shape = (sequences, room, width, self.config.head_dim)
+                    k, v = like.new_empty(shape), like.new_empty(shape)
+                    layers.append(KeySlots(k, v, next(row), front))
+                case _:
+                    layers.append(None)
+        return StepSlots(tuple(layers), lengths, place)
 
     def start(self) -> DecoderState:
         """The state at the start of time."""

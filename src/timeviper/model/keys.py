@@ -177,7 +177,8 @@ def stack_attention(
     known = next((part for part in parts if part is not None), None)
     if known is None:
         return None
-    shared = known.shared if all(_same(part, known) for part in parts) else None
+    fronts = [None if part is None else part.shared for part in parts]
+    shared = known.shared if all(is_same(front, known.shared) for front in fronts) else None
     if shared is None:
         parts = [None if part is None else part.whole() for part in parts]
     held = list(zip(parts, counts, strict=True))
@@ -195,11 +196,11 @@ def stack_attention(
     return AttentionMemory(_Buffer(k, v, own), tuple(n + front for n in own), shared)
 
 
-def _same(part: AttentionMemory | None, other: AttentionMemory) -> bool:
-    """Whether both have the very same keys in front, not only equal ones."""
-    if part is None or part.shared is None or other.shared is None:
-        return False
-    places = [(s.length, s.k.data_ptr(), s.v.data_ptr()) for s in (part.shared, other.shared)]
+def is_same(one: SharedKeys | None, other: SharedKeys | None) -> bool:
+    """Whether both are the very same keys in memory, not only equal ones; or both nothing."""
+    if one is None or other is None:
+        return one is other
+    places = [(s.length, s.k.data_ptr(), s.v.data_ptr()) for s in (one, other)]
     return places[0] == places[1]
 
 

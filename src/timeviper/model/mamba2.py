@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from timeviper.model.config import DecoderConfig, MambaConfig
+from timeviper.model.slots import ScanSlots
 from timeviper.model.state import MambaMemory
 from timeviper.ops.conv1d import causal_conv1d
 from timeviper.ops.norm import gated_rms_norm
 from timeviper.ops.ssd import ssd
+from timeviper.ops.step import StepWeights, mamba_step
 
 
 class ScanInputs(NamedTuple):
@@ -90,14 +92,49 @@ class Mamba2Mixer(nn.Module):
             dt_limit=self.sizes.time_step_limit,
             chunk_size=self.sizes.chunk_size,
         )
+        return self.finish(y, scan.z), MambaMemory(tail, ssm)
+
+    def step(
+        self, hidden: Float[Tensor, "sequence hidden"], slots: ScanSlots
+    ) -> Float[Tensor, "sequence hidden"]:
+        """As `forward` with one token a sequence, the memory changed in place."""
+        s = self.sizes
+        z, conv_in, dt = self.in_proj(hidden).split([s.inner_size, s.conv_size, s.num_heads], -1)
+        y = mamba_step(
+            conv_in,
+            dt,
+            slots.weights,
+            ring=slots.ring,
+            ssm=slots.ssm,
+            place=slots.place,
+            dt_limit=s.time_step_limit,
+        )
+        return self.finish(y, z)
+
+    def slots(self, place: Int[Tensor, " sequence"]) -> ScanSlots:
+        """Buffers for `step`, still to be loaded; `place` is shared by all layers."""
+        s, conv = self.sizes, self.conv1d
+        sequences, kept = len(place), torch.promote_types(self.D.dtype, torch.float32)
+        return ScanSlots(
+            ring=self.D.new_empty(sequences, s.conv_kernel, s.conv_size),
+            ssm=self.D.new_empty(sequences, s.num_heads, s.head_dim, s.state_size, dtype=kept),
+            place=place,
+            # Decay rates are worked out once, not once a token.
+            weights=StepWeights(conv.weight, conv.bias, self.decay_rates(), self.D, self.dt_bias),
+        )
+
+    def finish(
+        self, y: Float[Tensor, "token head head_dim"], z: Float[Tensor, "token inner"]
+    ) -> Float[Tensor, "token hidden"]:
+        """Gate, norm and project the scan's outputs."""
         gated = gated_rms_norm(
             y.flatten(1),
-            scan.z,
+            z,
             self.norm.weight,
             eps=self.norm_eps,
             group_size=self.sizes.inner_size // self.sizes.n_groups,
         )
-        return self.out_proj(gated), MambaMemory(tail, ssm)
+        return self.out_proj(gated)
 
     def decay_rates(self) -> Float[Tensor, " head"]:
         """A of each head, negative, in float32 or better whatever the weights are stored in."""

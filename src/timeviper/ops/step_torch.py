@@ -21,7 +21,7 @@ class StepWeights(NamedTuple):
     dt_bias: Float[Tensor, "head"]
 
 
-def mamba_step(
+def mamba_step(  # noqa: PLR0913
     xbc: Float[Tensor, "sequence channel"],
     dt: Float[Tensor, "sequence head"],
     weights: StepWeights,

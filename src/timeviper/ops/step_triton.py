@@ -113,7 +113,7 @@ def _step_size(dt, dt_bias, head, LOWEST: tl.constexpr, HIGHEST: tl.constexpr, W
     # As tensors: a bare number would be rounded to float32 first.
     if LOWEST > 0.0:
         step = tl.maximum(step, tl.full((), LOWEST, WORK))
-    if HIGHEST < float("inf"):
+    if float("inf") > HIGHEST:
         step = tl.minimum(step, tl.full((), HIGHEST, WORK))
     return step
 

@@ -1,0 +1,139 @@
+"""Steps of one token on buffers that never move: on a GPU captured once, then replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from timeviper.model.decoder import Decoder
+from timeviper.model.slots import StepSlots, most_own, prefixes
+from timeviper.model.state import DecoderState
+
+# Own keys come in blocks, so that the next question finds room in the buffers of the last.
+_BLOCK = 256
+
+
+@final
+class StepRunner:
+    """Writes answers of a fixed number of sequences, one token of each a step.
+
+    The first step runs as it is, which also compiles what needs compiling; the second is captured
+    as a CUDA graph where there is one, and every later one replayed. On a CPU all run as they are.
+
+    Args:
+        decoder: of the model.
+        slots: memories of `decoder.slots_for`, loaded before the first step.
+
+    Law: scores are those of `Decoder.run` with one answer token a sequence.
+    """
+
+    def __init__(self, decoder: Decoder, slots: StepSlots) -> None:
+        self.slots = slots
+        self._decoder = decoder
+        self._tokens = torch.zeros_like(slots.place)
+        self._best = torch.zeros_like(slots.place)
+        self._logits: Tensor | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, decoder: Decoder, states: Sequence[DecoderState], *, steps: int) -> StepRunner:
+        """A runner that continues these states by so many tokens at most.
+
+        Args:
+            decoder: that made the states.
+            states: nothing waits in them; they stay as they are, and lend their shared keys.
+            steps: tokens of the longest answer.
+        """
+        shared = prefixes(states)
+        capacity = [_roomy(own + steps) for own in most_own(states, shared)]
+        sequences = sum(state.sequences or 0 for state in states)
+        runner = cls(decoder, decoder.slots_for(sequences, capacity=capacity, shared=shared))
+        runner.slots.load(states)
+        return runner
+
+    @property
+    def device(self) -> torch.device:
+        """Where the steps run."""
+        return self._tokens.device
+
+    @property
+    def logits(self) -> Float[Tensor, "sequence vocab"]:
+        """Scores after the newest step; the next step overwrites them."""
+        if self._logits is None:
+            raise RuntimeError("no step was taken yet")
+        return self._logits
+
+    @property
+    def best(self) -> Tensor:
+        """The best token of each sequence, -1 where scores are not finite; on the device."""
+        return self._best
+
+    def fits(self, states: Sequence[DecoderState], *, steps: int) -> bool:
+        """Whether `load` of these states leaves room for so many steps, in the same graph."""
+        shared = prefixes(states)
+        return self.slots.fits(
+            sum(state.sequences or 0 for state in states),
+            [own + steps for own in most_own(states, shared)],
+            shared,
+        )
+
+    @torch.inference_mode()
+    def load(self, states: Sequence[DecoderState]) -> None:
+        """Begin again from other states, which `fits`."""
+        self.slots.load(states)
+
+    @torch.inference_mode()
+    def step(self, tokens: Sequence[int] | Tensor | None = None) -> None:
+        """Take one token of each sequence; afterwards `logits` and `best` are the next one's.
+
+        Args:
+            tokens: the newest token of each sequence; None goes on with `best`, which never
+                leaves the device.
+        """
+        if tokens is None:
+            # A sequence whose scores are no numbers has no best token; its reader will say so.
+            self._tokens.copy_(self._best.clamp(min=0))
+        elif isinstance(tokens, Tensor):
+            self._tokens.copy_(tokens, non_blocking=True)
+        else:
+            self._tokens.copy_(torch.tensor(list(tokens)))
+        if self._graph is None and self._logits is not None and self.device.type == "cuda":
+            self._graph = self._capture()
+        if self._graph is None:
+            self._run()
+        else:
+            self._graph.replay()
+
+    def _run(self) -> None:
+        self._logits = self._decoder.step(self._tokens, self.slots)
+        self._best.copy_(finite_best(self._logits))
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """Record one step without taking it."""
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self.device)
+        torch.cuda.synchronize(self.device)
+        # Other threads may go on copying frames meanwhile.
+        with torch.cuda.stream(stream):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                self._run()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        return graph
+
+
+def finite_best(logits: Float[Tensor, "sequence vocab"]) -> Tensor:
+    """The best token of each row, -1 for a row with a score that is not finite."""
+    # A sum is finite where all its terms are, and costs one pass.
+    sums = logits.sum(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    return logits.argmax(-1).masked_fill(~sums.isfinite(), -1)
+
+
+def _roomy(slots: int) -> int:
+    return -(-slots // _BLOCK) * _BLOCK

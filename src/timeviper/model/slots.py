@@ -1,0 +1,186 @@
+"""Memories for steps of one token: buffers that stay where they are, lengths on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from timeviper.model.keys import AttentionMemory, is_same
+from timeviper.model.state import DecoderState, MambaMemory, Memory
+from timeviper.ops.attention_parts import SharedKeys
+from timeviper.ops.step import StepWeights
+
+
+@dataclass(frozen=True, eq=False)
+class KeySlots:
+    """Keys and values of one layer.
+
+    Args:
+        k: own keys of each sequence; beyond its length anything may lie.
+        v: own values.
+        lengths: own keys of each sequence, that of the token at hand counted.
+        shared: keys in front of all sequences.
+    """
+
+    k: Float[Tensor, "sequence capacity kv_head head_dim"]
+    v: Float[Tensor, "sequence capacity kv_head head_dim"]
+    lengths: Int[Tensor, " sequence"]
+    shared: SharedKeys | None
+
+    @property
+    def places(self) -> Int[Tensor, " sequence"]:
+        """Position of the token at hand within the layer."""
+        return self.lengths - 1 if self.shared is None else self.lengths + (self.shared.length - 1)
+
+    def write(
+        self,
+        k: Float[Tensor, "sequence kv_head head_dim"],
+        v: Float[Tensor, "sequence kv_head head_dim"],
+    ) -> None:
+        """Put the keys and values of the token at hand into their slots."""
+        row = torch.arange(len(k), device=k.device)
+        slot = self.lengths - 1
+        self.k[row, slot] = k.to(self.k.dtype)
+        self.v[row, slot] = v.to(self.v.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class ScanSlots:
+    """Convolution and scan of one layer, as `ops.step` takes them."""
+
+    ring: Float[Tensor, "sequence width channel"]
+    ssm: Float[Tensor, "sequence head head_dim state"]
+    place: Int[Tensor, " sequence"]
+    weights: StepWeights
+
+
+Slots = KeySlots | ScanSlots | None
+
+
+@dataclass(frozen=True, eq=False)
+class StepSlots:
+    """What all layers of a decoder remember of a fixed number of sequences, changed in place.
+
+    Args:
+        layers: one a layer; None for MLP layers.
+        lengths: own keys of each attention layer and sequence; `KeySlots.lengths` are its rows.
+        place: steps of each sequence, as `ops.step` counts them.
+    """
+
+    layers: tuple[Slots, ...]
+    lengths: Int[Tensor, "layer sequence"]
+    place: Int[Tensor, " sequence"]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers; what is shared belongs to others."""
+        kept: list[Tensor] = []
+        for slots in self.layers:
+            if isinstance(slots, KeySlots):
+                kept += [slots.k, slots.v]
+            elif isinstance(slots, ScanSlots):
+                kept += [slots.ring, slots.ssm]
+        return sum(t.nbytes for t in kept)
+
+    def fits(
+        self,
+        sequences: int,
+        needed: Sequence[int],
+        shared: Sequence[SharedKeys | None],
+    ) -> bool:
+        """Whether so many sequences with so many own keys a layer behind these fit in here."""
+        if sequences != len(self.place):
+            return False
+        return all(
+            slots.k.shape[1] >= keys and is_same(slots.shared, front)
+            for slots, keys, front in zip(self.layers, needed, shared, strict=True)
+            if isinstance(slots, KeySlots)
+        )
+
+    def advance(self) -> None:
+        """Make room for the next token of every sequence."""
+        self.lengths.add_(1)
+        self.place.add_(1)
+
+    def retire(self, rows: Sequence[int]) -> None:
+        """Forget the own keys of sequences that ended, so that nobody reads them any more."""
+        self.lengths[:, torch.tensor(list(rows), device=self.lengths.device)] = 0
+
+    def load(self, states: Sequence[DecoderState]) -> None:
+        """Copy what sequences remember into the buffers, and begin from there.
+
+        Args:
+            states: their sequences, in order, are those of the buffers.
+        """
+        counts = [state.sequences or 0 for state in states]
+        own: list[list[int]] = []
+        width = 1
+        for index, slots in enumerate(self.layers):
+            parts = list(zip([state.memories[index] for state in states], counts, strict=True))
+            if isinstance(slots, KeySlots):
+                own.append(_load_keys(slots, parts))
+            elif isinstance(slots, ScanSlots):
+                _load_scan(slots, parts)
+                width = slots.ring.shape[1]
+        self.lengths.copy_(torch.tensor(own, dtype=torch.int64).view(self.lengths.shape))
+        # The newest input lies in the last but one slot: the next one takes the last.
+        self.place.fill_(width - 2)
+
+
+def prefixes(states: Sequence[DecoderState]) -> tuple[SharedKeys | None, ...]:
+    """For each layer the keys that all sequences of all states have in front; None for none."""
+    found: list[SharedKeys | None] = []
+    for parts in zip(*(state.memories for state in states), strict=True):
+        fronts = [part.shared if isinstance(part, AttentionMemory) else None for part in parts]
+        same = all(is_same(front, fronts[0]) for front in fronts)
+        found.append(fronts[0] if same else None)
+    return tuple(found)
+
+
+def most_own(
+    states: Sequence[DecoderState], shared: Sequence[SharedKeys | None]
+) -> tuple[int, ...]:
+    """For each layer the most keys of a sequence behind what is shared; 0 where there are none."""
+    layers = zip(*(state.memories for state in states), strict=True)
+    longest = [
+        max(
+            (n for part in parts if isinstance(part, AttentionMemory) for n in part.lengths),
+            default=0,
+        )
+        for parts in layers
+    ]
+    fronts = [0 if front is None else front.length for front in shared]
+    return tuple(n - front for n, front in zip(longest, fronts, strict=True))
+
+
+def _load_keys(slots: KeySlots, parts: Sequence[tuple[Memory, int]]) -> list[int]:
+    """Copy own rows; returns the length of each."""
+    own: list[int] = []
+    for part, count in parts:
+        if not isinstance(part, AttentionMemory):
+            own += [0] * count
+            continue
+        kept = part if is_same(part.shared, slots.shared) else part.whole()
+        rows, longest = slice(len(own), len(own) + count), max(kept.own)
+        slots.k[rows, :longest] = kept.k[:, :longest]
+        slots.v[rows, :longest] = kept.v[:, :longest]
+        own += kept.own
+    return own
+
+
+def _load_scan(slots: ScanSlots, parts: Sequence[tuple[Memory, int]]) -> None:
+    """Copy tails and states; what has not begun is zero."""
+    first = 0
+    for part, count in parts:
+        ring, ssm = slots.ring[first : first + count], slots.ssm[first : first + count]
+        ring.zero_()
+        if isinstance(part, MambaMemory):
+            ring[:, :-1] = part.tail
+            ssm.copy_(part.ssm)
+        else:
+            ssm.zero_()
+        first += count
