@@ -131,6 +131,21 @@ _TABLE = MappingProxyType(
             "torch's rms_norm in float32",
             kernels="timeviper.ops.norm_triton:gated_rms_norm",
         ),
+        "add_rms_norm": _torch_or_triton(
+            norm_torch.add_rms_norm,
+            "a sum, then torch's rms_norm",
+            kernels="timeviper.ops.norm_row_triton:add_rms_norm",
+        ),
+        "add_rms_norm_fp8": _torch_or_triton(
+            norm_torch.add_rms_norm_fp8,
+            "a sum, torch's rms_norm and rounding",
+            kernels="timeviper.ops.norm_row_triton:add_rms_norm_fp8",
+        ),
+        "gated_rms_norm_fp8": _torch_or_triton(
+            norm_torch.gated_rms_norm_fp8,
+            "torch's rms_norm and rounding",
+            kernels="timeviper.ops.norm_row_triton:gated_rms_norm_fp8",
+        ),
         "squared_relu": _torch_or_triton(
             activation_torch.squared_relu,
             "two passes of plain torch",

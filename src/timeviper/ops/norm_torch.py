@@ -5,6 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from timeviper.ops.fp8 import Quantized
+from timeviper.ops.linear_torch import rounded
+
 
 def rms_norm(
     x: Float[Tensor, "... width"], weight: Float[Tensor, "width"], eps: float
@@ -19,8 +22,49 @@ def rms_norm(
     Returns:
         The normed vectors in the dtype of `x`.
     """
-    work = _work_dtype(x)
-    return F.rms_norm(x.to(work), (x.shape[-1],), weight.to(work), eps).to(x.dtype)
+    return _normed(x, weight, eps).to(x.dtype)
+
+
+def add_rms_norm(
+    x: Float[Tensor, "... width"],
+    addition: Float[Tensor, "... width"],
+    weight: Float[Tensor, "width"],
+    eps: float,
+) -> tuple[Float[Tensor, "... width"], Float[Tensor, "... width"]]:
+    """Add and norm in plain torch; see `timeviper.ops.norm.add_rms_norm`.
+
+    Args:
+        x: the residual stream.
+        addition: what is added.
+        weight: one factor a channel.
+        eps: added to the mean square.
+
+    Returns:
+        The sum and its norm.
+    """
+    total = x + addition
+    return total, rms_norm(total, weight, eps)
+
+
+def add_rms_norm_fp8(
+    x: Float[Tensor, "... width"],
+    addition: Float[Tensor, "... width"] | None,
+    weight: Float[Tensor, "width"],
+    eps: float,
+) -> tuple[Float[Tensor, "... width"], Quantized]:
+    """Add, norm and round in plain torch; see `timeviper.ops.norm.add_rms_norm_fp8`.
+
+    Args:
+        x: the residual stream.
+        addition: what is added, or None.
+        weight: one factor a channel.
+        eps: added to the mean square.
+
+    Returns:
+        The sum and its norm in FP8.
+    """
+    total = x if addition is None else x + addition
+    return total, rounded(_normed(total, weight, eps).float())
 
 
 def gated_rms_norm(
@@ -43,11 +87,44 @@ def gated_rms_norm(
     Returns:
         The gated and normed vectors in the dtype of `x`.
     """
+    return _gated(x, gate, weight, eps, group_size).to(x.dtype)
+
+
+def gated_rms_norm_fp8(
+    x: Float[Tensor, "... width"],
+    gate: Float[Tensor, "... width"],
+    weight: Float[Tensor, "width"],
+    *,
+    eps: float,
+    group_size: int,
+) -> Quantized:
+    """Gate, norm and round in plain torch; see `timeviper.ops.norm.gated_rms_norm_fp8`.
+
+    Args:
+        x: output of the scan, any dtype.
+        gate: same shape.
+        weight: one factor a channel.
+        eps: added to each group's mean square.
+        group_size: channels a group; divides the width.
+
+    Returns:
+        The gated and normed rows in FP8.
+    """
+    return rounded(_gated(x, gate, weight, eps, group_size).float())
+
+
+def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The norm before it is rounded to the dtype of `x`."""
+    work = _work_dtype(x)
+    return F.rms_norm(x.to(work), (x.shape[-1],), weight.to(work), eps)
+
+
+def _gated(x: Tensor, gate: Tensor, weight: Tensor, eps: float, group_size: int) -> Tensor:
+    """The gated norm before it is rounded to the dtype of `x`."""
     work = _work_dtype(x)
     gated = x.to(work) * F.silu(gate.to(work))
     groups = gated.unflatten(-1, (x.shape[-1] // group_size, group_size))
-    normed = F.rms_norm(groups, (group_size,), None, eps).flatten(-2)
-    return (normed * weight.to(work)).to(x.dtype)
+    return F.rms_norm(groups, (group_size,), None, eps).flatten(-2) * weight.to(work)
 
 
 def _work_dtype(x: Tensor) -> torch.dtype:

@@ -78,13 +78,13 @@ class _Norm(torch.autograd.Function):
         weight = weight.contiguous()
         ctx.save_for_backward(x, gate, weight)
         ctx.eps, ctx.group_size = eps, group_size
-        return _walk_forward(x, gate, weight, eps, group_size)
+        return walk_forward(x, gate, weight, eps, group_size)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, gate, weight = ctx.saved_tensors
-        dx, dgate, dweight = _walk_backward(dy, (x, gate, weight), ctx.eps, ctx.group_size)
+        dx, dgate, dweight = walk_backward(dy, (x, gate, weight), ctx.eps, ctx.group_size)
         return dx, dgate, dweight, None, None
 
 
@@ -104,7 +104,7 @@ class _Shape:
         self.runs = -(-total // self.tiles)
 
 
-def _walk_forward(
+def walk_forward(
     x: Tensor, gate: Tensor | None, weight: Tensor, eps: float, group_size: int
 ) -> Tensor:
     """The normed rows, contiguous."""
@@ -134,7 +134,7 @@ def _walk_forward(
     return y
 
 
-def _walk_backward(
+def walk_backward(
     dy: Tensor, saved: tuple[Tensor, Tensor | None, Tensor], eps: float, group_size: int
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Gradients of the rows, of the gate and of the weight."""
