@@ -86,9 +86,10 @@ def _behind_shared(  # noqa: PLR0913
 ) -> Tensor:
     """All queries over the shared keys at once, each sequence over its own, merged."""
     filled = slice(0, shared.length)
-    front = part(q, shared.k[filled], shared.v[filled], causal=False, scale=scale)
+    some = attention_cpu.part if attention_cpu.takes(q, k, v) else part
+    front = some(q, shared.k[filled], shared.v[filled], causal=False, scale=scale)
     own = [
-        part(rows, keys[:length], values[:length], causal=causal, scale=scale)
+        some(rows, keys[:length], values[:length], causal=causal, scale=scale)
         for rows, keys, values, length in zip(
             q.split(list(q_lengths)), k.unbind(0), v.unbind(0), k_lengths, strict=True
         )
