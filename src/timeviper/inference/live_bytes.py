@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
 import torch
@@ -27,6 +27,7 @@ class LiveBytes(TorchDispatchMode):
         block: each storage counts as a whole number of so many bytes, as an allocator takes them.
         host: count tensors on the host too, and not only those of an accelerator or without data.
         refuse: asked with the bytes of each new storage before it counts; raises to refuse it.
+        ignore: tensors that exist already and whose views count nothing; kept by the caller.
     """
 
     def __init__(
@@ -35,12 +36,13 @@ class LiveBytes(TorchDispatchMode):
         block: int = 1,
         host: bool = True,
         refuse: Callable[[int], None] | None = None,
+        ignore: Iterable[Tensor] = (),
     ) -> None:
         super().__init__()
         self.live = 0
         self.peak = 0
         self._block, self._host, self._refuse = block, host, refuse
-        self._known: set[int] = set()
+        self._known = {tensor.untyped_storage()._cdata for tensor in ignore}
 
     def restart(self) -> None:
         """Forget the highest count so far."""
@@ -59,13 +61,20 @@ class LiveBytes(TorchDispatchMode):
         if ranking is not None:
             return ranking
         if func is torch.ops.aten.scaled_dot_product_attention.default and args[0].is_meta:
-            return self._count(_attended(*args[:3]))
+            return self._attended(*args[:3])
         with self:
             # In inference mode an operation made of others comes whole; its parts are what count.
             parts = func.decompose(*args, **kwargs)
         if parts is not NotImplemented:
             return parts
         return self._count(func(*args, **kwargs))
+
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As a fused attention kernel takes memory: no scores are ever whole."""
+        mass = self._count(q.new_empty(q.shape[:-1], dtype=torch.float32))
+        out: Tensor = self._count(q.new_empty(*q.shape[:-1], v.shape[-1]))
+        del mass
+        return out
 
     def _count(self, out: Any) -> Any:
         for leaf in tree_leaves(out):
@@ -99,9 +108,3 @@ def _brought_to_host(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return None
     row = torch.arange(source.shape[-1]) if source.dim() else torch.zeros((), dtype=torch.int64)
     return row.expand(source.shape).to(kwargs.get("dtype") or source.dtype)
-
-
-def _attended(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """What a fused attention kernel gives: no scores are ever whole."""
-    mass = q.new_empty(q.shape[:-1], dtype=torch.float32)
-    return q.new_empty(*q.shape[:-1], v.shape[-1]), mass

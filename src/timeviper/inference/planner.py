@@ -1,0 +1,229 @@
+"""Will it fit: bytes by part and at the peak, for a video and a question, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from timeviper.core.precision import Precision
+from timeviper.inference.footprint import tower_bytes, weight_bytes
+from timeviper.inference.rehearsal import Course, Rehearsed, rehearse
+from timeviper.model.config import TimeViperConfig
+
+# What matrix libraries take once and keep, from the same allocator.
+_LIBRARIES = {"cuda": 96 * 2**20, "cpu": 0}
+# A context, loaded kernels: on the device, and never counted by the allocator.
+CUDA_CONTEXT = 600 * 2**20
+# Holes between blocks that the allocator reserves and cannot use.
+_HOLES = 0.02
+# Patches that a tower takes at once; as `inference.prefill` cuts them.
+_PATCHES = {"cuda": 2**16, "cpu": 2**10}
+# Results of the tower that wait for the decoder.
+_AHEAD = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How a model is run; the defaults are those of the engine.
+
+    Args:
+        device_type: "cuda" takes memory as the fused kernels do, "cpu" as plain torch does.
+        tower: whether frames are encoded beside the decoder; without it the decoder is alone.
+        looks: threads that each encode frames at the same time.
+        text_per_frame: tokens of time marks, a frame.
+        prefix: tokens before the video.
+        question: tokens of a question.
+        spare: slots of keys set aside for question and answer; None for a decoder that is run by
+            chunks with nothing reserved, so that its caches grow by copies.
+    """
+
+    device_type: str = "cuda"
+    tower: bool = True
+    looks: int = 1
+    text_per_frame: Fraction = Fraction(0)
+    prefix: int = 64
+    question: int = 64
+    spare: int | None = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Bytes, as the allocator of torch counts them (`torch.cuda.max_memory_allocated`).
+
+    Args:
+        frames: of each video.
+        chunk: tokens of one call of the decoder.
+        batch: videos that are held and asked together.
+        prefill: bytes by part at the highest moment while a video is read.
+        question: bytes by part at the highest moment while a question is answered.
+        device_type: where.
+    """
+
+    frames: int
+    chunk: int
+    batch: int
+    prefill: dict[str, int]
+    question: dict[str, int]
+    device_type: str
+
+    @property
+    def prefill_peak(self) -> int:
+        """Most that is allocated while a video is read."""
+        return sum(self.prefill.values())
+
+    @property
+    def question_peak(self) -> int:
+        """Most that is allocated while a question is answered."""
+        return sum(self.question.values())
+
+    @property
+    def peak(self) -> int:
+        """Most that is allocated at any time."""
+        return max(self.prefill_peak, self.question_peak)
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes by part at the highest moment of all."""
+        return self.prefill if self.prefill_peak >= self.question_peak else self.question
+
+    @property
+    def reserved(self) -> int:
+        """What the allocator takes from the device for it: holes between blocks included."""
+        return self.peak if self.device_type == "cpu" else int(self.peak * (1 + _HOLES))
+
+    @property
+    def device_bytes(self) -> int:
+        """What the device has to offer: reserved memory and the CUDA context."""
+        return self.reserved + (CUDA_CONTEXT if self.device_type == "cuda" else 0)
+
+
+def forecast(  # noqa: PLR0913
+    config: TimeViperConfig,
+    *,
+    frames: int,
+    chunk: int = 1024,
+    precision: Precision = Precision.BFLOAT16,
+    batch: int = 1,
+    setting: Setting | None = None,
+) -> Forecast:
+    """Tell what a video and a question will take.
+
+    Args:
+        config: the model, with its transfer sites.
+        frames: sampled frames of a video.
+        chunk: tokens that go through the decoder in one call.
+        precision: number format of weights, keys, values and hidden states.
+        batch: videos of this length that are held and asked together.
+        setting: how the model is run; None is a GPU with everything on it.
+
+    Returns:
+        Bytes by part.
+
+    Law: within 10 % of the measured peak, and never below.
+    """
+    setting = setting or Setting()
+    done = _rehearsed(config, frames, chunk, precision, batch, setting)
+    held = {
+        "weights": weight_bytes(config, precision, tower=setting.tower),
+        **{_NAMES[name]: count for name, count in asdict(done.held).items()},
+    }
+    libraries = {"matrix libraries": _LIBRARIES[setting.device_type]}
+    eyes = _eyes(config, frames, chunk, precision, setting)
+    return Forecast(
+        frames=frames,
+        chunk=chunk,
+        batch=batch,
+        prefill=held
+        | {"decoder's work": max(0, done.prefill_peak - done.held.total)}
+        | ({"tower's work": eyes} if setting.tower else {})
+        | libraries,
+        question=held
+        | {"question's work": max(0, done.question_peak - done.held.total)}
+        | libraries,
+        device_type=setting.device_type,
+    )
+
+
+_NAMES = {
+    "keys_values": "keys and values",
+    "mamba_state": "Mamba state",
+    "waiting": "dropped tokens that wait",
+    "parked": "parked tokens",
+}
+
+
+def largest(fits: Callable[[int], bool], *, most: int = 2**24) -> int:
+    """The largest number of frames that fits.
+
+    Args:
+        fits: whether so many do; if some number does, every smaller one does.
+        most: where to stop looking.
+
+    Returns:
+        The number, 0 where not even one frame fits.
+    """
+    low, high = 0, 1
+    while high <= most and fits(high):
+        low, high = high, 2 * high
+    while high - low > max(1, low // 1000):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+@lru_cache(maxsize=256)
+def _rehearsed(  # noqa: PLR0913
+    config: TimeViperConfig,
+    frames: int,
+    chunk: int,
+    precision: Precision,
+    batch: int,
+    setting: Setting,
+) -> Rehearsed:
+    vision = config.tokens_per_frame
+    at_once = frames_at_once(config, chunk, setting)
+    clips = [vision * at_once] * (frames // at_once)
+    if rest := frames % at_once:
+        clips.append(vision * rest)
+    course = Course(
+        clips=tuple(clips),
+        text_per_vision=setting.text_per_frame / vision,
+        prefix=setting.prefix,
+        question=setting.question,
+        spare=setting.spare,
+        videos=batch,
+    )
+    return rehearse(config.decoder, course, dtype=precision.dtype, device_type=setting.device_type)
+
+
+def frames_at_once(config: TimeViperConfig, chunk: int, setting: Setting) -> int:
+    """Frames of one call of the decoder; at least one.
+
+    Args:
+        config: the model.
+        chunk: tokens of a call.
+        setting: tells of time marks.
+
+    Returns:
+        Whole frames.
+    """
+    return max(1, int(chunk / (config.tokens_per_frame + setting.text_per_frame)))
+
+
+def _eyes(
+    config: TimeViperConfig, frames: int, chunk: int, precision: Precision, setting: Setting
+) -> int:
+    """Bytes of tower and projector at work, and of results that wait for the decoder."""
+    if not setting.tower or not frames:
+        return 0
+    clip = min(frames, frames_at_once(config, chunk, setting))
+    most = max(1, _PATCHES[setting.device_type] // config.vision.patches)
+    peak = tower_bytes(
+        config, min(clip, most), dtype=precision.dtype, device_type=setting.device_type
+    )
+    row = config.decoder.hidden_size * precision.bytes
+    result = clip * config.tokens_per_frame * row
+    pixels = clip * 3 * config.vision.image_size**2 * precision.bytes
+    return setting.looks * (peak + 2 * result + pixels) + _AHEAD * result

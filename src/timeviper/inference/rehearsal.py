@@ -1,0 +1,268 @@
+"""Run a decoder over a video without data, to learn what it holds and what it takes meanwhile.
+
+The layers, the transfer sites and the state are the real ones, on tensors that have a shape and
+no memory: whatever they come to do, the rehearsal does. Only the clips in the middle of the video,
+each like the one before, are skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from timeviper.core.layout import SpanKind, TokenLayout
+from timeviper.inference.live_bytes import LiveBytes
+from timeviper.model.config import DecoderConfig, DropPolicy
+from timeviper.model.decoder import Decoder, last_of_each
+from timeviper.model.state import (
+    AttentionMemory,
+    DecoderState,
+    MambaMemory,
+    Memory,
+    PendingTransfer,
+    extend,
+    stack,
+)
+from timeviper.model.tokens import Tokens
+from timeviper.ops import backend
+
+# CUDA's caching allocator hands out whole blocks of so many bytes.
+CUDA_BLOCK = 512
+# Growth of a cache that nobody reserved room for, see `model.state`.
+_GROWTH = 1.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How a video goes through the decoder.
+
+    Args:
+        clips: vision tokens of each call, in order.
+        text_per_vision: tokens of text among the vision tokens, for each of them.
+        prefix: tokens before the video.
+        question: tokens of the question.
+        spare: slots of keys that are set aside beyond the video's; None reserves nothing, so that
+            caches grow by copies.
+        videos: like this one, encoded one after another and then asked together.
+    """
+
+    clips: tuple[int, ...]
+    text_per_vision: Fraction = Fraction(0)
+    prefix: int = 32
+    question: int = 64
+    spare: int | None = 1024
+    videos: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Bytes that a state holds, spare room included, by what they are."""
+
+    keys_values: int
+    mamba_state: int
+    waiting: int
+    parked: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.keys_values + self.mamba_state + self.waiting + self.parked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsed:
+    """What one video and one question took, in bytes, weights not counted.
+
+    Args:
+        held: by the state at the end of the video.
+        prefill_peak: most at any time while the video was read.
+        question_peak: most while the question was read and answering began.
+    """
+
+    held: Held
+    prefill_peak: int
+    question_peak: int
+
+
+def rehearse(
+    config: DecoderConfig, course: Course, *, dtype: torch.dtype, device_type: str
+) -> Rehearsed:
+    """Take a video and a question through a decoder without data.
+
+    Args:
+        config: of the decoder, with its transfer sites.
+        course: the calls.
+        dtype: of weights and hidden states.
+        device_type: "cuda" takes memory as the fused kernels do, "cpu" as plain torch does.
+
+    Returns:
+        Bytes; exact for what the operations return, without what they take inside.
+    """
+    with torch.device("meta"):
+        decoder = Decoder(config).to(dtype).eval().requires_grad_(requires_grad=False)
+    block = CUDA_BLOCK if device_type == "cuda" else 1
+    tracker = LiveBytes(block=block, host=False, ignore=decoder.parameters())
+    with torch.inference_mode(), ops_of(device_type), tracker:
+        return _Stage(decoder, course, tracker).play()
+
+
+@contextmanager
+def ops_of(device_type: str) -> Generator[None, None, None]:
+    """On a CPU plain torch takes what it takes; a GPU's kernels are stood in for by `ops.hollow`."""
+    with ExitStack() as stack:
+        if device_type == "cpu":
+            for choice in backend.explain("cpu"):
+                # Without data torch cannot choose its fused attention by itself.
+                if not choice.op.startswith("attention"):
+                    stack.enter_context(backend.override(choice.op, choice.name))
+        yield
+
+
+@final
+class _Stage:
+    """One rehearsal; its tracker is switched on."""
+
+    def __init__(self, decoder: Decoder, course: Course, tracker: LiveBytes) -> None:
+        self._decoder, self._course, self._tracker = decoder, course, tracker
+        self._sites = decoder.config.transfer.sites
+
+    def play(self) -> Rehearsed:
+        """Prefix, the clips that matter, question, two steps of an answer."""
+        state = self._read(TokenLayout.of((SpanKind.TEXT, self._course.prefix)), None)
+        peak = self._tracker.peak
+        clips = list(self._course.clips)
+        begun = 0
+        for stop in _stops(self._course):
+            if skipped := sum(clips[begun:stop]):
+                state = self._skip(state, skipped)
+                self._tracker.restart()
+            state = self._read(self._clip(clips[stop]), state)
+            if stop == 0 and self._course.spare is not None:
+                state = state.reserve(sum(clips) / clips[0], self._course.spare)
+            begun = stop + 1
+            peak = max(peak, self._tracker.peak)
+        others = [self._another(state) for _ in range(self._course.videos - 1)]
+        # The last video is read while all before it are held already.
+        peak += len(others) * _held(state).total
+        held = _held(state, *others)
+        self._tracker.restart()
+        self._ask([state, *others])
+        return Rehearsed(held=held, prefill_peak=peak, question_peak=self._tracker.peak)
+
+    def _read(self, layout: TokenLayout, state: DecoderState | None) -> DecoderState:
+        """One call of the encoder; what it holds meanwhile is held here as well."""
+        return self._run(layout, state, more=True)[1]
+
+    def _run(
+        self, layout: TokenLayout, state: DecoderState | None, *, more: bool
+    ) -> tuple[Tokens, DecoderState]:
+        x = self._hidden(layout.total)
+        return self._decoder.run(Tokens.of(x, layout), state, more=more)
+
+    def _another(self, state: DecoderState) -> DecoderState:
+        """A state of its own, as of another video of the same length."""
+        return state.select([0]).reserve(1, self._course.spare or 0)
+
+    def _ask(self, states: Sequence[DecoderState]) -> None:
+        """Questions one after another, then two steps of all answers together."""
+        question = TokenLayout.of((SpanKind.INSTRUCTION, self._course.question))
+        opened: list[DecoderState] = []
+        for state in states:
+            out, after = self._run(question, state, more=False)
+            logits = self._decoder.logits(last_of_each(out))
+            opened.append(DecoderState(after.memories, (None,) * len(after.pending)))
+        going = stack(opened)
+        step = TokenLayout.pack([TokenLayout.of((SpanKind.ANSWER, 1)) for _ in states])
+        for _ in range(2):
+            out, going = self._run(step, going, more=False)
+            logits = self._decoder.logits(last_of_each(out))
+        del logits
+
+    def _clip(self, vision: int) -> TokenLayout:
+        return TokenLayout.of((SpanKind.TIMESTAMP, self._text(vision)), (SpanKind.VISION, vision))
+
+    def _text(self, vision: int) -> int:
+        return -int(-vision * self._course.text_per_vision // 1)
+
+    def _hidden(self, tokens: int) -> Tensor:
+        return self._decoder.norm.weight.new_empty(tokens, self._decoder.config.hidden_size)
+
+    def _skip(self, state: DecoderState, vision: int) -> DecoderState:
+        """The state after so many vision tokens more, without running them."""
+        memories, pending = list(state.memories), list(state.pending)
+        text, numbers = self._text(vision), {s.layer: n for n, s in enumerate(self._sites)}
+        for index in range(len(memories)):
+            if index in numbers and vision + text:
+                number = numbers[index]
+                pending[number], vision, text = self._skip_site(
+                    number, pending[number], vision, text
+                )
+            memories[index] = self._longer(memories[index], vision + text)
+        return DecoderState(tuple(memories), tuple(pending))
+
+    def _skip_site(
+        self, number: int, pending: PendingTransfer | None, vision: int, text: int
+    ) -> tuple[PendingTransfer | None, int, int]:
+        site = self._sites[number]
+        if pending is None:
+            return None, vision, text
+        if site.policy is not DropPolicy.UNIFORM_STREAM:
+            parked = Tokens(self._hidden(vision + text), _kinds(vision, text), (vision + text,))
+            return replace(pending, parked=(*pending.parked, parked)), 0, 0
+        seen = pending.seen[0]
+        kept = int((seen + vision) * site.keep) - int(seen * site.keep)
+        dropped = self._longer(pending.dropped, vision - kept)
+        if not isinstance(dropped, AttentionMemory):
+            dropped = None
+        return PendingTransfer((seen + vision,), dropped, pending.parked), kept, text
+
+    def _longer(self, memory: Memory, tokens: int) -> Memory:
+        if not isinstance(memory, AttentionMemory) or not tokens:
+            return memory
+        # One slot seen as many: only the room that is written to counts.
+        rows = memory.k.new_empty(1, *memory.k.shape[2:]).expand(tokens, -1, -1)
+        return extend(memory, rows, rows, lengths=(tokens,))
+
+
+def _stops(course: Course) -> Iterator[int]:
+    """Clips that are run: the first, the last, and those at which an unreserved cache grows."""
+    count = len(course.clips)
+    wanted = {0, count - 1} if course.spare is not None else _growths(course) | {0, count - 1}
+    return iter(sorted(wanted) if count else ())
+
+
+def _growths(course: Course) -> set[int]:
+    capacity, length, found = 0, course.prefix, set[int]()
+    for number, clip in enumerate(course.clips):
+        length += clip
+        if length > capacity:
+            capacity = int(length * _GROWTH)
+            found.add(number)
+    return found
+
+
+def _kinds(vision: int, text: int) -> np.ndarray:
+    codes = (SpanKind.TIMESTAMP.code, SpanKind.VISION.code)
+    return np.repeat(np.array(codes, dtype=np.int8), (text, vision))
+
+
+def _held(*states: DecoderState) -> Held:
+    memories = [memory for state in states for memory in state.memories]
+    sites = [p for state in states for p in state.pending if p is not None]
+    return Held(
+        keys_values=_room([m for m in memories if isinstance(m, AttentionMemory)]),
+        mamba_state=sum(m.nbytes for m in memories if isinstance(m, MambaMemory)),
+        waiting=_room([site.dropped for site in sites if site.dropped is not None]),
+        parked=sum(part.hidden.nbytes for site in sites for part in site.parked),
+    )
+
+
+def _room(memories: Sequence[AttentionMemory]) -> int:
+    return sum(m.k.nbytes + m.v.nbytes for m in memories)
