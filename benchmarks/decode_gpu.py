@@ -193,8 +193,7 @@ def products(device: str, *, toy: bool) -> dict[str, Any]:
     cuts = [
         Cut(channels=c, width=w, warps=n, stages=s)
         for c, w, n, s in (
-            (64, 128, 4, 4), (64, 64, 4, 6), (32, 128, 4, 5), (32, 256, 4, 3), (16, 256, 4, 5),
-            (128, 64, 4, 5), (32, 64, 2, 8),
+            (64, 128, 4, 4), (64, 64, 4, 6), (32, 128, 4, 5), (16, 256, 4, 5), (32, 64, 2, 8),
         )
     ]  # fmt: skip
     if toy:

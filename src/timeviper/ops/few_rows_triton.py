@@ -50,9 +50,8 @@ def few_rows(x: Tensor, weight: Tensor, cut: Cut) -> Tensor:
             y,
             rows,
             channels,
-            width,
             x.stride(0),
-            EVEN=width % cut.width == 0,
+            WIDTH=width,
             ROWS=ROWS,
             BLOCK_C=cut.channels,
             BLOCK_W=cut.width,
@@ -70,9 +69,8 @@ def _few_rows_kernel(
     y,
     rows,
     channels,
-    width,
     x_step,
-    EVEN: tl.constexpr,
+    WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_W: tl.constexpr,
@@ -83,16 +81,16 @@ def _few_rows_kernel(
     w = tl.arange(0, BLOCK_W)
     # Channels past the end read the last one's weights: a mask would cost registers in the loop.
     safe = tl.minimum(c, channels - 1).to(tl.int64)
-    weights = weight + safe[:, None] * width + w[None, :]
+    weights = weight + safe[:, None] * WIDTH + w[None, :]
     inputs = x + r[None, :] * x_step + w[:, None]
     there = (r < rows)[None, :]
     total = tl.zeros([BLOCK_C, ROWS], tl.float32)
-    for start in range(0, width, BLOCK_W):
-        if EVEN:
+    for start in range(0, WIDTH, BLOCK_W):
+        if WIDTH % BLOCK_W == 0:
             tile = tl.load(weights + start)
             some = tl.load(inputs + start, mask=there, other=0.0)
         else:
-            inside = w < width - start
+            inside = w < WIDTH - start
             tile = tl.load(weights + start, mask=inside[None, :], other=0.0)
             some = tl.load(inputs + start, mask=there & inside[:, None], other=0.0)
         total = tl.dot(tile, some, total)
