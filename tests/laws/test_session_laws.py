@@ -51,7 +51,7 @@ def _scores(engine: Engine, encoded: EncodedVideo, question: str = QUESTION) -> 
 def _same(engine: Engine, got: EncodedVideo, want: EncodedVideo) -> None:
     """Two videos that the model cannot tell apart."""
     close("scores", got=_scores(engine, got), want=_scores(engine, want), tol=TOL.cuts.f64)
-    assert (got.frames, got.tokens) == (want.frames, want.tokens)
+    assert (got.frames, got.tokens, got.pixels) == (want.frames, want.tokens, want.pixels)
     close("times", got=got.times, want=want.times, tol=TOL.times.f64)
     close("length", got=got.duration_seconds, want=want.duration_seconds, tol=TOL.times.f64)
     assert got.nbytes == want.nbytes

@@ -330,11 +330,15 @@ def decode_size(info: VideoInfo, image: ImageConfig) -> Size:
         The tower's square for a plain resize; otherwise the frame's own shape, scaled so that the
         square is cut from it or filled by it.
     """
+    return fitted((info.height, info.width), image)
+
+
+def fitted(sides: Size, image: ImageConfig) -> Size:
+    """As `decode_size`, from rows and columns as shown."""
     if not image.do_resize:
-        return info.height, info.width
+        return sides
     if image.resize is Resize.NAIVE:
         return image.size, image.size
-    sides = info.height, info.width
     reference = min(sides) if image.resize is Resize.CROP else max(sides)
     height, width = (max(1, round(image.size * side / reference)) for side in sides)
     return height, width

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from types import TracebackType
@@ -14,23 +14,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from timeviper.core.errors import CapacityError, RequestError
+from timeviper.inference.growing import (
+    COUNT_SLACK,
+    check_model,
+    check_options,
+    count,
+    frames_of,
+    placed,
+)
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
 from timeviper.inference.request import DEFAULTS, Answer, AskOptions
 from timeviper.inference.snapshots import Snapshot, thinned
 from timeviper.inference.turns import Turn, plan_turn
 from timeviper.inference.watch import SILENT, Stage, Watch
-from timeviper.model.config import DropPolicy
-from timeviper.model.vlm import TimeViper
 from timeviper.processing.prompt import PromptPlan
 from timeviper.video.base import VideoSource
-from timeviper.video.clips import Clip
 from timeviper.video.sampling import Sampling
 from timeviper.video.source import Openable, open_video
 from timeviper.video.still_sources import ArraySource
 
 SNAPSHOTS = 8
-# As in `video.sampling`: counting k with k / fps < seconds must not gain one from a float's end.
-_COUNT_SLACK = 1e-9
 
 
 class Answering(Protocol):
@@ -75,8 +78,8 @@ class Session:
         self, engine: Answering, options: AskOptions = DEFAULTS, *, snapshots: int = SNAPSHOTS
     ) -> None:
         encoder = engine.encoder
-        _check_model(encoder.model)
-        _check_options(options, snapshots)
+        check_model(encoder.model)
+        check_options(options, snapshots)
         self._engine, self._options, self._most = engine, options, snapshots
         self._plan = plan_turn(encoder.processor, options.system, (), "?")
         self._fps = options.fps or encoder.processor.config.fps
@@ -161,6 +164,11 @@ class Session:
         return self._fps
 
     @property
+    def clip_frames(self) -> int:
+        """Frames that are best appended together."""
+        return self._engine.encoder.clip_frames
+
+    @property
     def nbytes(self) -> int:
         """Bytes of what is remembered, the points to go back to included."""
         return self.encoded.nbytes + sum(past.nbytes for past in self._snapshots[:-1])
@@ -171,7 +179,12 @@ class Session:
         return self._turns
 
     def append(
-        self, video: Openable, *, times: ArrayLike | None = None, watch: Watch = SILENT
+        self,
+        video: Openable,
+        *,
+        times: ArrayLike | None = None,
+        until: float | None = None,
+        watch: Watch = SILENT,
     ) -> int:
         """Read on: what is given follows what was there.
 
@@ -179,6 +192,8 @@ class Session:
             video: as in `Engine.encode`; looked at `fps` times a second on the session's clock.
             times: for frames in memory, (frame,) seconds on the session's clock at which each
                 appears, behind the last frame read: then every frame is read, at its time.
+            until: with `times`, seconds at which the last frame has gone; not given, it stays as
+                long as frames do on average.
             watch: follows and stops the work.
 
         Returns:
@@ -194,12 +209,12 @@ class Session:
         if times is None:
             source = open_video(video)
             end = begin + source.info.duration_seconds
-            first, last = (_count(seconds, self._fps) for seconds in (begin, end))
+            first, last = (count(edge, self._fps) for edge in (begin, end))
             moments = np.arange(first, last, dtype=np.float64) / self._fps
         else:
             moments = np.array(times, np.float64)
-            source = ArraySource(_frames(video), moments)
-            end, begin = self._end_of(moments), source.info.time_origin
+            source = ArraySource(frames_of(video), moments)
+            end, begin = self._end_of(moments, until), source.info.time_origin
         return self._read(source, moments, begin, end, watch)
 
     def ask(
@@ -267,7 +282,7 @@ class Session:
         Law: what is appended then follows as if what was forgotten had never come.
         """
         now, wanted = self.encoded, self.seconds - seconds
-        past = [s for s in self._snapshots if s.seconds <= wanted + _COUNT_SLACK * max(1.0, wanted)]
+        past = [s for s in self._snapshots if s.seconds <= wanted + COUNT_SLACK * max(1.0, wanted)]
         if not (math.isfinite(seconds) and seconds >= 0 and past):
             most = self.seconds - self._snapshots[0].seconds
             raise RequestError(
@@ -300,8 +315,8 @@ class Session:
         watch.tell(Stage.VIDEO, 0, len(moments))
         local = Sampling(np.maximum(moments - begin, 0.0))
         with closing(encoder.clips(source, local)) as clips:
-            placed = _placed(clips, moments)
-            grown = encoder.extend(before, self._plan, placed, total=len(moments), watch=watch)
+            there = placed(clips, moments)
+            grown = encoder.extend(before, self._plan, there, total=len(moments), watch=watch)
             with closing(grown):
                 for step in grown:
                     read = step.frames - before.frames
@@ -322,8 +337,8 @@ class Session:
                 do="append less, go back, or begin a new session",
             )
 
-    def _end_of(self, times: NDArray[np.float64]) -> float:
-        """Where the video ends after frames at these times: the last stays as long as others do."""
+    def _end_of(self, times: NDArray[np.float64], until: float | None) -> float:
+        """Where the video ends after frames at these times."""
         known = self.encoded.times
         last = float(known[-1]) if len(known) else -1e-9
         # Other shapes and numbers that are none are refused with the frames.
@@ -333,55 +348,10 @@ class Session:
                 got=f"{times[0]:g} s",
                 do="append in order, or `rewind` first",
             )
+        if until is not None:
+            return max(until, float(times[-1]))
         frames = len(known) + len(times)
         if frames == 1:
             return float(times[-1]) + 1 / self._fps
         first = float(known[0] if len(known) else times[0])
         return float(times[-1]) + (float(times[-1]) - first) / (frames - 1)
-
-
-def _placed(clips: Iterator[Clip], moments: NDArray[np.float64]) -> Iterator[Clip]:
-    """Clips of a part of a video, on the clock of the whole."""
-    done = 0
-    for clip in clips:
-        yield replace(clip, asked=moments[done : done + len(clip.asked)])
-        done += len(clip.asked)
-
-
-def _count(seconds: float, fps: float) -> int:
-    """How many moments k / fps lie before a second."""
-    exact = seconds * fps
-    return math.ceil(exact - _COUNT_SLACK * max(1.0, exact))
-
-
-def _frames(video: Openable) -> Sequence[NDArray[np.uint8]] | NDArray[np.uint8]:
-    if isinstance(video, np.ndarray) or (
-        isinstance(video, Sequence) and not isinstance(video, str)
-    ):
-        return video
-    raise RequestError(
-        want="frames in memory where times are given",
-        got=type(video).__name__,
-        do="leave `times` out: a file has its own",
-    )
-
-
-def _check_model(model: TimeViper) -> None:
-    for site in model.config.decoder.transfer.sites:
-        if site.policy is DropPolicy.UNIFORM_WHOLE:
-            raise RequestError(
-                want="a model that drops as the video comes (uniform_stream)",
-                got=f"uniform_whole at layer {site.layer}, which chooses when the video has ended",
-                do="use a model with uniform_stream, or ask the finished video",
-            )
-
-
-def _check_options(options: AskOptions, snapshots: int) -> None:
-    if any(value is not None for value in (options.num_frames, options.start, options.end)):
-        raise RequestError(
-            want="fps and max_frames at most, for a video that grows",
-            got="num_frames, start or end",
-            do="leave them out",
-        )
-    if snapshots < 2:
-        raise RequestError(want="at least 2 snapshots", got=snapshots, do="allow two")

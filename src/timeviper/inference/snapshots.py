@@ -38,6 +38,8 @@ class Snapshot:
         frames: frames read then.
         tokens: tokens read then.
         notes: sentences there were then.
+        pixels: chain of hashes of the frames read then.
+        pixels: hash of the frames then.
         memories: of each layer the Mamba state, or the numbers of keys, or nothing.
         pending: of each transfer site what waited.
     """
@@ -46,6 +48,7 @@ class Snapshot:
     frames: int
     tokens: int
     notes: int
+    pixels: str
     memories: tuple[MambaMemory | tuple[int, ...] | None, ...]
     pending: tuple[_Waiting | None, ...]
 
@@ -57,6 +60,8 @@ class Snapshot:
             frames=encoded.frames,
             tokens=encoded.tokens,
             notes=len(encoded.notes),
+            pixels=encoded.pixels,
+            pixels=encoded.pixels,
             memories=tuple(
                 memory.lengths if isinstance(memory, AttentionMemory) else memory
                 for memory in encoded.state.memories
@@ -103,6 +108,8 @@ class Snapshot:
             duration_seconds=self.seconds,
             tokens=self.tokens,
             notes=now.notes[: self.notes],
+            pixels=self.pixels,
+            pixels=self.pixels,
         )
 
 
