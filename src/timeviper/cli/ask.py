@@ -1,8 +1,10 @@
-"""`timeviper ask`: one question about one video."""
+"""`timeviper ask`: questions about one video, or about what was encoded of it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,55 +12,149 @@ import typer
 from rich.text import Text
 
 from timeviper.cli.following import following
+from timeviper.cli.looking import (
+    CACHE_GB,
+    AsJson,
+    Cache,
+    CacheGb,
+    Device,
+    End,
+    Fps,
+    Looking,
+    MaxFrames,
+    Model,
+    NumFrames,
+    Start,
+    open_store,
+)
 from timeviper.cli.sizes import size
 from timeviper.cli.terminal import messages, print_json, print_note, results
 from timeviper.cli.timeline import Moment, timeline
 from timeviper.core.errors import RequestError
+from timeviper.inference.sealed import SUFFIX, is_state_file
+from timeviper.processing.messages import VideoPart
 from timeviper.processing.timestamps import format_time, parse_times
 
 # "the fire engine" of "When does the fire engine appear?"
 _THING = re.compile(r"\b((?:the|an?) [^,?]+?)(?: appears?\b| shown\b| visible\b|[,?]|$)")
 
 if TYPE_CHECKING:
-    from timeviper.inference.engine import Answer
+    from timeviper.inference.engine import Answer, AskOptions, Engine, Watch
+    from timeviper.inference.store import Store
+    from timeviper.video.base import VideoSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """A video, how to look at it, and where it may have been kept."""
+
+    source: VideoSource
+    options: AskOptions
+    store: Store | None
 
 
 def ask(  # noqa: PLR0913
-    video: Annotated[Path, typer.Argument(help="A video file, or a folder of pictures.")],
-    question: Annotated[str, typer.Argument(help='Such as "When does the cat appear?"')],
-    model: Annotated[
-        str, typer.Option(help="A model that ships, or a checkpoint folder.")
-    ] = "tiny",
-    fps: Annotated[float | None, typer.Option(help="Frames to look at each second.")] = None,
-    num_frames: Annotated[
-        int | None, typer.Option(help="Frames in all instead, evenly spread.")
-    ] = None,
-    max_frames: Annotated[int | None, typer.Option(help="Most frames to look at.")] = None,
-    start: Annotated[str | None, typer.Option(help="Look from here: seconds or MM:SS.")] = None,
-    end: Annotated[str | None, typer.Option(help="Look up to here: seconds or MM:SS.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    video: Annotated[
+        Path,
+        typer.Argument(
+            help="A video file, a folder of pictures, or a state file of `timeviper encode`."
+        ),
+    ],
+    questions: Annotated[
+        list[str], typer.Argument(help='Such as "When does the cat appear?"; one or several.')
+    ],
+    model: Model = "tiny",
+    fps: Fps = None,
+    num_frames: NumFrames = None,
+    max_frames: MaxFrames = None,
+    start: Start = None,
+    end: End = None,
+    device: Device = None,
+    cache: Cache = None,
+    cache_gb: CacheGb = CACHE_GB,
+    as_json: AsJson = False,
 ) -> None:
-    """Answer a question about a video."""
-    begin, stop = (_seconds(name, text) for name, text in (("start", start), ("end", end)))
+    """Answer questions about a video, or about one that was encoded before.
+
+    A state file answers at once, as the video itself would. `--cache` keeps what was read, so
+    that the next question about the same video need not read it again.
+    """
     # Wishes and file first: what is wrong with them shows before torch and a model are loaded.
-    from timeviper.video.sampling import SamplingPolicy
-    from timeviper.video.source import open_video
-
-    SamplingPolicy(fps=fps, num_frames=num_frames, max_frames=max_frames, start=begin, end=stop)
-    source = open_video(video)
-    from timeviper.inference.engine import AskOptions, Engine
-
-    options = AskOptions(
-        fps=fps, num_frames=num_frames, max_frames=max_frames, start=begin, end=stop
+    looking = Looking.parse(
+        fps=fps, num_frames=num_frames, max_frames=max_frames, start=start, end=end
     )
-    engine = Engine.load(model, device=device)
-    with following(f"reading {video.name}") as watch:
-        answer = engine.ask(source, question, options, watch=watch)
-    if as_json:
-        print_json(answer.to_dict())
+    # By its content; by its name only where the content is that of no state file.
+    if is_state_file(video) or video.suffix == SUFFIX:
+        _check_plain(video, looking, cache)
+        answers = _ask_file(video, questions, model, device)
     else:
-        _show(question, answer)
+        from timeviper.video.source import open_video
+
+        source, store = open_video(video), open_store(cache, cache_gb)
+        from timeviper.inference.engine import Engine
+
+        engine = Engine.load(model, device=device)
+        with following(f"reading {video.name}") as watch:
+            answers = _ask_video(
+                engine,
+                questions,
+                _Look(source=source, options=looking.options(), store=store),
+                watch,
+            )
+    _tell(questions, answers, as_json=as_json)
+
+
+def _ask_file(path: Path, questions: Sequence[str], model: str, device: str | None) -> list[Answer]:
+    from timeviper.inference.state_info import read_info
+
+    # Length, seal and version, before a model is loaded.
+    read_info(path)
+    from timeviper.inference.engine import Engine
+    from timeviper.inference.state_file import load_state
+
+    engine = Engine.load(model, device=device)
+    encoded = load_state(path, engine.encoder)
+    return [engine.ask(encoded, question) for question in questions]
+
+
+def _ask_video(engine: Engine, questions: Sequence[str], look: _Look, watch: Watch) -> list[Answer]:
+    """As `Engine.ask` one by one, reading the video once."""
+    if look.store is None and len(questions) == 1:
+        return [engine.ask(look.source, questions[0], look.options, watch=watch)]
+    for question in questions:
+        # What is wrong with one shows before the video is read.
+        plan = engine.processor.plan_question(question, video=VideoPart(source="video"))
+        engine.encoder.suffix(plan, duration_seconds=0.0, num_frames=0)
+    if look.store is None:
+        encoded, found = engine.encode(look.source, look.options, watch=watch), False
+    else:
+        fetched = look.store.encode(engine, look.source, look.options, watch=watch)
+        encoded, found = fetched.encoded, fetched.found
+    answers = [engine.ask(encoded, question, watch=watch) for question in questions]
+    if found:
+        return answers
+    return [replace(answers[0], timing=encoded.timing + answers[0].timing), *answers[1:]]
+
+
+def _check_plain(path: Path, looking: Looking, cache: Path | None) -> None:
+    given = (*looking.given, *(("--cache",) if cache is not None else ()))
+    if given:
+        raise RequestError(
+            want="no options of how to look at a video that is encoded already",
+            got=f"{', '.join(given)} for {path}",
+            do="leave them out, or encode the video again with them",
+        )
+
+
+def _tell(questions: Sequence[str], answers: Sequence[Answer], *, as_json: bool) -> None:
+    pairs = list(zip(questions, answers, strict=True))
+    if not as_json:
+        for question, answer in pairs:
+            _show(question, answer)
+    elif len(pairs) == 1:
+        print_json(answers[0].to_dict())
+    else:
+        print_json({"answers": [{"question": q} | answer.to_dict() for q, answer in pairs]})
 
 
 def moment_of(question: str, answer: Answer) -> Moment | None:
@@ -114,17 +210,6 @@ def printable(text: str) -> str:
         The same words; each control character is shown as U+FFFD.
     """
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _seconds(name: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    times = parse_times(text)
-    if len(times) != 1:
-        raise RequestError(
-            want=f"one time for --{name}", got=repr(text), do="write seconds (90) or MM:SS (01:30)"
-        )
-    return times[0]
 
 
 def _show(question: str, answer: Answer) -> None:

@@ -12,7 +12,9 @@ from timeviper.cli.bench import bench
 from timeviper.cli.data import data
 from timeviper.cli.demo import demo
 from timeviper.cli.doctor import doctor
+from timeviper.cli.encode import encode
 from timeviper.cli.guard import GuardedGroup
+from timeviper.cli.info import info
 from timeviper.cli.inspect import inspect
 from timeviper.cli.synth import make
 from timeviper.cli.train import train
@@ -31,6 +33,8 @@ synth = typer.Typer(help="Draw videos whose answers are known.", no_args_is_help
 app.command()(ask)
 app.command()(demo)
 app.command()(doctor)
+app.command()(encode)
+app.command()(info)
 app.command()(inspect)
 app.command()(train)
 app.add_typer(bench, name="bench")

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,8 @@ SUFFIX = ".tvstate"
 _OPENING = b'{"__metadata__":{"format":"timeviper-state"'
 _NO_HASH = "0" * 64
 _MOST_HEADER_BYTES = 100_000_000
+_BLOCK_BYTES = 2**23
+_MOST_THREADS = 16
 # The data begins at a multiple of this: mapped numbers of every format lie where they should.
 _ALIGNMENT = 64
 
@@ -152,6 +155,40 @@ def read_header(path: Path, *, version: int) -> Sealed:
     return sealed
 
 
+def check_hashes(sealed: Sealed) -> None:
+    """Compare every byte with what was written, several tensors at a time.
+
+    Args:
+        sealed: the checked header.
+
+    Raises:
+        StateFileError: a tensor differs; it is named.
+    """
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        found = list(pool.map(lambda piece: _hash(sealed, piece), sealed.pieces))
+    if len(found) != len(sealed.hashes):
+        raise damaged(sealed.path, f"{len(sealed.hashes)} hashes of {len(found)} tensors")
+    for piece, got, want in zip(sealed.pieces, found, sealed.hashes, strict=True):
+        if got != want:
+            raise damaged(sealed.path, f"other bytes in {piece.name}")
+
+
+def read_piece(sealed: Sealed, name: str) -> bytes:
+    """The bytes of one tensor.
+
+    Args:
+        sealed: the checked header.
+        name: of the tensor.
+
+    Raises:
+        StateFileError: there is none of that name, or it cannot be read.
+    """
+    piece = next((piece for piece in sealed.pieces if piece.name == name), None)
+    if piece is None:
+        raise damaged(sealed.path, f"no {name}")
+    return b"".join(_blocks(sealed, piece))
+
+
 def damaged(path: Path, got: object) -> StateFileError:
     """What is said of a state file whose bytes are not those that were written.
 
@@ -164,6 +201,28 @@ def damaged(path: Path, got: object) -> StateFileError:
         got=got,
         do="copy it again from where it is whole, or encode the video again",
     )
+
+
+def _hash(sealed: Sealed, piece: Piece) -> str:
+    said = hashlib.sha256()
+    for block in _blocks(sealed, piece):
+        said.update(block)
+    return said.hexdigest()
+
+
+def _blocks(sealed: Sealed, piece: Piece) -> Iterator[bytes]:
+    try:
+        with sealed.path.open("rb") as file:
+            file.seek(sealed.data + piece.start)
+            left = piece.end - piece.start
+            while left > 0:
+                block = file.read(min(left, _BLOCK_BYTES))
+                if not block:
+                    raise _cut(sealed.path, f"a file that ends inside {piece.name}")
+                left -= len(block)
+                yield block
+    except OSError as error:
+        raise damaged(sealed.path, error) from None
 
 
 def _header_bytes(path: Path) -> tuple[bytes, int]:

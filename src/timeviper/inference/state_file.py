@@ -16,30 +16,27 @@ from timeviper.core.errors import LayoutError
 from timeviper.inference.compress import Compress
 from timeviper.inference.identity import check_same
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
-from timeviper.inference.sealed import damaged
+from timeviper.inference.sealed import check_hashes, damaged
 from timeviper.inference.state_info import (
+    THUMBNAILS,
     VERSION,
     Spent,
-    StateHeader,
     StateInfo,
+    Thumbnail,
     ThumbnailInfo,
     read_info,
 )
 from timeviper.inference.state_parts import StateReader, entries_of, layers_of, sites_of
 from timeviper.inference.tensor_file import (
     Entry,
-    check_hashes,
     entry_of,
     file_bytes,
     map_file,
     write_file,
 )
-from timeviper.inference.thumbnails import Thumbnail
 from timeviper.inference.timing import Timing
 from timeviper.inference.whole_file import whole_file
 from timeviper.processing.clip_tokens import PromptTokens
-
-_THUMBNAILS = "thumbnails"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +84,12 @@ def save_state(
     return size
 
 
+def state_bytes(encoded: EncodedVideo, encoder: VideoEncoder, options: SaveOptions = EXACT) -> int:
+    """Bytes of the file that `save_state` would write."""
+    info, entries = _parts(encoded, encoder, options)
+    return file_bytes(info.to_json(), entries)
+
+
 def write_state(
     file: BinaryIO, encoded: EncodedVideo, encoder: VideoEncoder, options: SaveOptions = EXACT
 ) -> None:
@@ -118,9 +121,9 @@ def load_state(path: Path | str, encoder: VideoEncoder, *, verify: bool = True) 
     header = read_info(path)
     info = header.info
     check_same(info.identity, encoder.identity, path)
-    tensors = map_file(header.sealed)
     if verify:
-        check_hashes(header.sealed, tensors)
+        check_hashes(header.sealed)
+    tensors = map_file(header.sealed)
     reader = StateReader(tensors=tensors, dtype=encoder.dtype, device=encoder.device)
     try:
         state = reader.state(info.layers, info.sites)
@@ -136,47 +139,6 @@ def load_state(path: Path | str, encoder: VideoEncoder, *, verify: bool = True) 
         )
     except (KeyError, LayoutError, RuntimeError) as error:
         raise damaged(header.sealed.path, f"tensors that do not fit its header: {error}") from None
-
-
-def verify_file(path: Path | str) -> StateHeader:
-    """Compare every byte of a state file with its hash; needs no model.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its header.
-
-    Raises:
-        StateFileError: as `load_state`, whatever the model.
-    """
-    header = read_info(path)
-    check_hashes(header.sealed, map_file(header.sealed))
-    return header
-
-
-def read_thumbnails(path: Path | str) -> tuple[Thumbnail, ...]:
-    """The small pictures of a state file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        In order of time; empty when none were asked for.
-
-    Raises:
-        StateFileError: as `read_info`.
-    """
-    header = read_info(path)
-    if not header.info.thumbnails:
-        return ()
-    data = _array(map_file(header.sealed), _THUMBNAILS).tobytes()
-    pictures: list[Thumbnail] = []
-    start = 0
-    for told in header.info.thumbnails:
-        pictures.append(Thumbnail(seconds=told.seconds, jpeg=data[start : start + told.bytes]))
-        start += told.bytes
-    return tuple(pictures)
 
 
 def _parts(
@@ -209,7 +171,7 @@ def _parts(
     entries.append(_entry("prefix.kinds", encoded.prefix.kinds))
     if pictures:
         data = b"".join(one.jpeg for one in pictures)
-        entries.append(_entry(_THUMBNAILS, np.frombuffer(data, np.uint8)))
+        entries.append(_entry(THUMBNAILS, np.frombuffer(data, np.uint8)))
     return info, entries
 
 

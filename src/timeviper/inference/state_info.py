@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from timeviper.core.config import from_dict, to_dict
 from timeviper.core.errors import ConfigError
-from timeviper.inference.sealed import Sealed, damaged, read_header
+from timeviper.inference.sealed import Sealed, check_hashes, damaged, read_header, read_piece
 
 # Raised whenever a file of before can no longer be read as it was meant.
 VERSION = 1
+# Name of the tensor that holds all pictures.
+THUMBNAILS = "thumbnails"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +132,19 @@ class StateInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """One small picture itself.
+
+    Args:
+        seconds: when it is on screen.
+        jpeg: its bytes.
+    """
+
+    seconds: float
+    jpeg: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class StateHeader:
     """A state file's checked header.
 
@@ -155,6 +171,45 @@ def read_info(path: Path | str) -> StateHeader:
     """
     sealed = read_header(Path(path), version=VERSION)
     return StateHeader(info=_info(sealed.info, sealed.path), sealed=sealed)
+
+
+def verify_file(path: Path | str) -> StateHeader:
+    """Compare every byte of a state file with its hash; needs no model.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its header.
+
+    Raises:
+        StateFileError: as `read_info`, or a tensor that is not as it was written.
+    """
+    header = read_info(path)
+    check_hashes(header.sealed)
+    return header
+
+
+def read_thumbnails(header: StateHeader) -> tuple[Thumbnail, ...]:
+    """The small pictures of a state file.
+
+    Args:
+        header: of the file.
+
+    Returns:
+        In order of time; empty when none were asked for.
+
+    Raises:
+        StateFileError: they cannot be read.
+    """
+    if not header.info.thumbnails:
+        return ()
+    data = read_piece(header.sealed, THUMBNAILS)
+    ends = accumulate(told.bytes for told in header.info.thumbnails)
+    return tuple(
+        Thumbnail(seconds=told.seconds, jpeg=data[end - told.bytes : end])
+        for told, end in zip(header.info.thumbnails, ends, strict=True)
+    )
 
 
 def _info(values: Mapping[str, Any], path: Path) -> StateInfo:

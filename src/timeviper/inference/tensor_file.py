@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from timeviper.core.errors import StateFileError
 from timeviper.inference.sealed import Piece, Sealed, damaged, write_header
-from timeviper.video.clips import available_cores
 
 _FORMATS = {
     torch.float64: "F64",
@@ -109,23 +107,6 @@ def map_file(sealed: Sealed) -> dict[str, Tensor]:
     return {piece.name: _mapped(whole, piece, sealed) for piece in sealed.pieces}
 
 
-def check_hashes(sealed: Sealed, tensors: Mapping[str, Tensor]) -> None:
-    """Compare every byte with what was written, several tensors at a time.
-
-    Args:
-        sealed: the checked header.
-        tensors: as `map_file` gave them.
-
-    Raises:
-        StateFileError: a tensor differs; it is named.
-    """
-    with ThreadPoolExecutor(available_cores()) as pool:
-        found = list(pool.map(lambda piece: _hash(tensors[piece.name]), sealed.pieces))
-    for piece, got, want in zip(sealed.pieces, found, sealed.hashes, strict=True):
-        if got != want:
-            raise damaged(sealed.path, f"other bytes in {piece.name}")
-
-
 def _ordered(entries: Sequence[Entry]) -> list[Entry]:
     """Wide numbers first, so that each tensor begins where its numbers may be read in place."""
     return sorted(entries, key=lambda entry: -entry.dtype.itemsize)
@@ -163,10 +144,6 @@ def _write(file: BinaryIO, entry: Entry) -> str:
 def _bytes(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
-
-
-def _hash(tensor: Tensor) -> str:
-    return hashlib.sha256(_bytes(tensor)).hexdigest()
 
 
 def _mapped(whole: Tensor, piece: Piece, sealed: Sealed) -> Tensor:

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from timeviper.inference.state_info import Thumbnail
 from timeviper.video.base import VideoSource
 from timeviper.video.clips import iterate_clips
 
 COUNT, HEIGHT, QUALITY = 12, 72, 80
 _MOST_WIDTH = 512
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thumbnail:
-    """One picture.
-
-    Args:
-        seconds: when it is on screen.
-        jpeg: its bytes.
-    """
-
-    seconds: float
-    jpeg: bytes
 
 
 def thumbnails(

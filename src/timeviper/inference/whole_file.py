@@ -16,6 +16,8 @@ from timeviper.core.errors import StateFileError
 from timeviper.inference.locks import still_there, try_lock
 
 _DRAFT = ".part"
+# What a disk says that takes no more.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 # What file systems answer that cannot set room aside.
 _CANNOT = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
@@ -37,27 +39,26 @@ def whole_file(path: Path, *, room: int = 0) -> Generator[BinaryIO]:
     Law: whatever happens, `path` is as it was or complete. What a killed process leaves is
     swept by the next writer of the same name.
     """
-    draft: Path | None = None
     try:
-        if path.is_dir():
-            raise StateFileError(want="a file to write", got=f"the folder {path}", do="name a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        handle, draft = _draft_of(path)
+        handle, draft = _begin(path, room)
+    except OSError as error:
+        raise no_room(path, error) from error
+    try:
         with os.fdopen(handle, "w+b") as file:
-            _set_aside(file.fileno(), path, room)
             yield file
             file.flush()
             file.truncate(file.tell())
             os.fsync(file.fileno())
             os.replace(draft, path)
-            _sync_folder(path.parent)
+        _sync_folder(path.parent)
     except OSError as error:
+        # What the caller does in between may fail for reasons of its own.
+        if error.errno not in _FULL:
+            raise
         raise no_room(path, error) from error
     finally:
-        if draft is not None:
-            with suppress(OSError):
-                draft.unlink()
+        with suppress(OSError):
+            draft.unlink()
 
 
 def no_room(path: Path, got: object) -> StateFileError:
@@ -100,8 +101,19 @@ def sweep_drafts(folder: Path, name: str = "") -> None:
                 _remove_if_orphaned(item)
 
 
-def _sweep(path: Path) -> None:
+def _begin(path: Path, room: int) -> tuple[int, Path]:
+    if path.is_dir():
+        raise StateFileError(want="a file to write", got=f"the folder {path}", do="name a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
     sweep_drafts(path.parent, path.name)
+    handle, draft = _draft_of(path)
+    try:
+        _set_aside(handle, path, room)
+    except BaseException:
+        os.close(handle)
+        draft.unlink()
+        raise
+    return handle, draft
 
 
 def _draft_of(path: Path) -> tuple[int, Path]:
