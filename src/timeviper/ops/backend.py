@@ -14,13 +14,19 @@ from timeviper.core.errors import ConfigError
 from timeviper.ops import (
     activation_torch,
     attention_flash,
+    attention_parts,
+    attention_pieces,
     attention_torch,
     conv1d_torch,
     hollow,
+    layer_norm_torch,
+    linear_gelu_torch,
     linear_scaled,
     linear_torch,
     merge,
     norm_torch,
+    patch_attention_cudnn,
+    patch_attention_torch,
     rotary,
     ssd_chunked,
     ssd_reference,
@@ -108,12 +114,27 @@ _TABLE = MappingProxyType(
         ),
         "attention": (
             Implementation(
+                name="cudnn",
+                run="timeviper.ops.attention_chunks:attention",
+                probe=attention_pieces.probe_pieces,
+                priority=20,
+            ),
+            Implementation(
                 name="flash",
                 run=attention_flash.attention,
                 probe=attention_flash.probe_flash,
                 priority=10,
             ),
             *_only("sdpa", attention_torch.attention, "torch's scaled_dot_product_attention"),
+        ),
+        "attention_part": (
+            Implementation(
+                name="cudnn",
+                run="timeviper.ops.attention_chunks:further",
+                probe=attention_pieces.probe_pieces,
+                priority=10,
+            ),
+            *_only("torch", attention_parts.further, "plain torch"),
         ),
         "attention_step": _torch_or_triton(
             attention_torch.attention_step,
@@ -163,6 +184,29 @@ _TABLE = MappingProxyType(
             Implementation(
                 name="emulated", run=linear_torch.fp8_linear, probe=linear_torch.probe_emulation
             ),
+        ),
+        "patch_attention": (
+            Implementation(
+                name="cudnn",
+                run=patch_attention_cudnn.patch_attention,
+                probe=patch_attention_cudnn.probe_cudnn,
+                priority=10,
+            ),
+            *_only("sdpa", patch_attention_torch.patch_attention, "torch's choice of kernel"),
+        ),
+        "add_layer_norm": _torch_or_triton(
+            layer_norm_torch.add_layer_norm,
+            "a sum, then torch's layer_norm",
+            kernels="timeviper.ops.layer_norm_triton:add_layer_norm",
+        ),
+        "linear_gelu": (
+            Implementation(
+                name="fused",
+                run=linear_gelu_torch.fused_linear_gelu,
+                probe=linear_gelu_torch.probe_fused,
+                priority=10,
+            ),
+            *_only("torch", linear_gelu_torch.linear_gelu, "a product, then torch's gelu"),
         ),
         "tome": _only("torch", merge.tome, "batched gathers in plain torch"),
     }

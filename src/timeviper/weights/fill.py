@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
 
 from timeviper.core.errors import CheckpointError
 from timeviper.weights.keymap import Renamed
@@ -24,14 +23,13 @@ def on_meta(build: Callable[[], M]) -> M:
         build: makes the module.
 
     Returns:
-        The module; buffers that no checkpoint holds have their values, on the CPU.
+        The module.
+
+    Raises:
+        TypeError: a module of ours has a buffer that no checkpoint fills.
     """
     with torch.device("meta"):
         module = build()
-    for part in module.modules():
-        if isinstance(part, SiglipVisionEmbeddings):
-            places = torch.arange(part.num_positions).expand((1, -1))
-            part.position_ids = nn.Buffer(places, persistent=False)
     stored = module.state_dict().keys()
     for name, buffer in module.named_buffers():
         if buffer.is_meta and name not in stored:

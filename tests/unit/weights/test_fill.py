@@ -52,13 +52,9 @@ def test_exact_size_of_the_transfer_modules() -> None:
     assert count(decoder) == 8_888_227_328 + 110_100_480 + 2
 
 
-def test_buffers_that_no_checkpoint_holds_have_values() -> None:
-    tower = on_meta(lambda: TimeViper(toy_config())).vision
-    want = TimeViper(toy_config()).vision
-    got = dict(tower.named_buffers())
-    assert got.keys() == dict(want.named_buffers()).keys()
-    assert got
-    assert all(torch.equal(got[name], value) for name, value in want.named_buffers())
+def test_a_model_has_nothing_that_no_checkpoint_holds() -> None:
+    model = on_meta(lambda: TimeViper(toy_config()))
+    assert dict(model.named_buffers()) == {}
 
 
 def test_a_buffer_that_nobody_fills_is_our_own_error() -> None:
