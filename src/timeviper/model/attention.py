@@ -14,6 +14,7 @@ from timeviper.model.mamba2 import ScaleNorm
 from timeviper.model.slots import KeySlots
 from timeviper.model.state import AttentionMemory, extend
 from timeviper.ops.attention import attention, attention_step
+from timeviper.ops.fp8 import Operand, Quantized
 from timeviper.ops.norm import rms_norm
 from timeviper.ops.rotary import rotary
 
@@ -37,7 +38,7 @@ class AttentionMixer(nn.Module):
 
     def forward(
         self,
-        hidden: Float[Tensor, "token hidden"],
+        hidden: Float[Tensor, "token hidden"] | Quantized,
         memory: AttentionMemory | None,
         *,
         lengths: Sequence[int],
@@ -67,7 +68,7 @@ class AttentionMixer(nn.Module):
         return self.o_proj(y.flatten(1)), memory
 
     def step(
-        self, hidden: Float[Tensor, "sequence hidden"], slots: KeySlots
+        self, hidden: Float[Tensor, "sequence hidden"] | Quantized, slots: KeySlots
     ) -> Float[Tensor, "sequence hidden"]:
         """As `forward` with one token a sequence, the memory changed in place."""
         places = None if self.rope_theta is None else slots.places
@@ -76,21 +77,30 @@ class AttentionMixer(nn.Module):
         y = attention_step(q, slots.k, slots.v, k_lengths=slots.lengths, shared=slots.shared)
         return self.o_proj(y.flatten(1))
 
+    @property
+    def entries(self) -> tuple[nn.Module, ...]:
+        """The layers that read what comes in."""
+        return self.q_proj, self.k_proj, self.v_proj
+
     def queries(
-        self, hidden: Float[Tensor, "token hidden"], places: Int[Tensor, " token"] | None
+        self,
+        hidden: Float[Tensor, "token hidden"] | Quantized,
+        places: Int[Tensor, " token"] | None,
     ) -> Float[Tensor, "token head head_dim"]:
         """Queries as this layer computes them; `places` are positions within the layer."""
         return self._finish(self.q_proj(hidden), self.q_norm, places)
 
     def keys_values(
-        self, hidden: Float[Tensor, "token hidden"], places: Int[Tensor, " token"] | None
+        self,
+        hidden: Float[Tensor, "token hidden"] | Quantized,
+        places: Int[Tensor, " token"] | None,
     ) -> tuple[Float[Tensor, "token kv_head head_dim"], Float[Tensor, "token kv_head head_dim"]]:
         """Keys and values as this layer computes them."""
         k = self._finish(self.k_proj(hidden), self.k_norm, places)
         return k, self.v_proj(hidden).unflatten(-1, (-1, self.head_dim))
 
     def places(
-        self, memory: AttentionMemory | None, lengths: Sequence[int], like: Tensor
+        self, memory: AttentionMemory | None, lengths: Sequence[int], like: Operand
     ) -> Int[Tensor, " token"] | None:
         """Positions of new tokens after this layer's memory; None where positions do not exist."""
         if self.rope_theta is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,12 +11,28 @@ from torch import Tensor, nn
 from timeviper.core.errors import ConfigError
 from timeviper.model.attention import AttentionMixer
 from timeviper.model.config import DecoderConfig
+from timeviper.model.linear import all_take_fp8
 from timeviper.model.mamba2 import Mamba2Mixer, ScaleNorm
 from timeviper.model.mlp import MlpMixer
 from timeviper.model.pattern import LayerKind
 from timeviper.model.slots import KeySlots, ScanSlots, Slots
 from timeviper.model.state import AttentionMemory, MambaMemory, Memory
-from timeviper.ops.norm import rms_norm
+from timeviper.ops.fp8 import Operand
+from timeviper.ops.norm import add_rms_norm, add_rms_norm_fp8, rms_norm
+
+
+class Stream(NamedTuple):
+    """The residual stream between two layers; the next norm adds in the pass that reads it.
+
+    `addition` is what the layer before adds to `hidden`, or None where nothing waits.
+    """
+
+    hidden: Float[Tensor, "token hidden"]
+    addition: Float[Tensor, "token hidden"] | None = None
+
+    def sum(self) -> Float[Tensor, "token hidden"]:
+        """The residual stream itself."""
+        return self.hidden if self.addition is None else self.hidden + self.addition
 
 
 class Block(nn.Module):
@@ -40,7 +57,7 @@ class Block(nn.Module):
         Returns:
             The new residual stream and memory.
         """
-        normed = self.normed(hidden)
+        _, normed = self.enter(Stream(hidden))
         match self.mixer, memory:
             case Mamba2Mixer() as mixer, (MambaMemory() | None) as before:
                 mixed, after = mixer(normed, before, lengths=lengths)
@@ -50,25 +67,28 @@ class Block(nn.Module):
                 mixed, after = mixer(normed), before
         return hidden + mixed, after
 
-    def step(
-        self, hidden: Float[Tensor, "sequence hidden"], slots: Slots
-    ) -> Float[Tensor, "sequence hidden"]:
+    def step(self, stream: Stream, slots: Slots) -> Stream:
         """As `forward` with one token a sequence, the memory changed in place."""
-        normed = self.normed(hidden)
+        hidden, normed = self.enter(stream)
         match self.mixer, slots:
             case Mamba2Mixer() as mixer, ScanSlots() as own:
-                return hidden + mixer.step(normed, own)
+                return Stream(hidden, mixer.step(normed, own))
             case AttentionMixer() as mixer, KeySlots() as own:
-                return hidden + mixer.step(normed, own)
+                return Stream(hidden, mixer.step(normed, own))
             case mixer, _:
-                return hidden + mixer(normed)
+                return Stream(hidden, mixer(normed))
+
+    def enter(self, stream: Stream) -> tuple[Float[Tensor, "token hidden"], Operand]:
+        """The stream with what waited, and its norm in the format that the mixer reads."""
+        norm = add_rms_norm_fp8 if all_take_fp8(self.mixer.entries) else add_rms_norm
+        return norm(stream.hidden, stream.addition, self.norm.weight, self.norm_eps)
 
     def normed(self, hidden: Float[Tensor, "token hidden"]) -> Float[Tensor, "token hidden"]:
-        """The mixer's input."""
+        """The mixer's input, not rounded to FP8."""
         return rms_norm(hidden, self.norm.weight, self.norm_eps)
 
 
-def _mixer(config: DecoderConfig, kind: LayerKind) -> nn.Module:
+def _mixer(config: DecoderConfig, kind: LayerKind) -> Mamba2Mixer | AttentionMixer | MlpMixer:
     if kind == LayerKind.ATTENTION:
         return AttentionMixer(config)
     if kind == LayerKind.MLP:

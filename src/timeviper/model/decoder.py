@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from timeviper.core.errors import ConfigError
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.model.attention import AttentionMixer
-from timeviper.model.block import Block
+from timeviper.model.block import Block, Stream
 from timeviper.model.config import DecoderConfig, TransferPlan
 from timeviper.model.mamba2 import Mamba2Mixer, ScaleNorm
 from timeviper.model.pattern import LayerKind
@@ -25,7 +25,7 @@ from timeviper.model.state import AttentionMemory, DecoderState, Memory, check_s
 from timeviper.model.tokens import Tokens, join, on_device
 from timeviper.model.transv import SiteRunner, Transfer
 from timeviper.ops.attention_parts import SharedKeys
-from timeviper.ops.norm import rms_norm
+from timeviper.ops.norm import add_rms_norm, rms_norm
 
 # Tokens of a sequence that a layer takes at once: a question lets go all that waited for it, and
 # what a layer holds in between must not grow with the video.
@@ -102,10 +102,11 @@ class Decoder(nn.Module):
         Law: equals `run` with one answer token a sequence.
         """
         slots.advance()
-        hidden = self.embed(token_ids)
+        stream = Stream(self.embed(token_ids))
         for layer, own in zip(self.layers, slots.layers, strict=True):
-            hidden = _block(layer).step(hidden, own)
-        return self.logits(rms_norm(hidden, self.norm.weight, self.config.norm_eps))
+            stream = _block(layer).step(stream, own)
+        _, normed = add_rms_norm(*stream, self.norm.weight, self.config.norm_eps)
+        return self.logits(normed)
 
     @torch.no_grad()
     def slots_for(

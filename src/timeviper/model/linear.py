@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from timeviper.ops.fp8 import MULTIPLE, Quantized
+from timeviper.ops.fp8 import MULTIPLE, Operand, Quantized
 from timeviper.ops.linear import fp8_linear, quantize
 
 
@@ -41,7 +42,7 @@ class Fp8Linear(nn.Module):
         """
         return cls(quantize(linear.weight), linear.bias, dtype=dtype or linear.weight.dtype)
 
-    def forward(self, x: Float[Tensor, "... width"] | Quantized) -> Float[Tensor, "... out"]:
+    def forward(self, x: Operand) -> Float[Tensor, "... out"]:
         """Multiply; rows that are not FP8 yet are rounded first, in a pass of their own."""
         rows = x if isinstance(x, Quantized) else quantize(x)
         return fp8_linear(rows, Quantized(self.values, self.scales), self.bias, dtype=self.dtype)
@@ -75,9 +76,9 @@ def quantize_(root: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, _ in found)
 
 
-def takes_fp8(projection: nn.Module) -> bool:
-    """Whether a layer wants its rows in FP8, so that the pass before can round them."""
-    return isinstance(projection, Fp8Linear)
+def all_take_fp8(projections: Iterable[nn.Module]) -> bool:
+    """Whether layers that read the same rows want them in FP8: the pass before can round them."""
+    return all(isinstance(projection, Fp8Linear) for projection in projections)
 
 
 def _fits(part: nn.Module) -> bool:

@@ -10,10 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from timeviper.model.config import DecoderConfig, MambaConfig
+from timeviper.model.linear import all_take_fp8
 from timeviper.model.slots import ScanSlots
 from timeviper.model.state import MambaMemory
 from timeviper.ops.conv1d import causal_conv1d
-from timeviper.ops.norm import gated_rms_norm
+from timeviper.ops.fp8 import Quantized
+from timeviper.ops.norm import gated_rms_norm, gated_rms_norm_fp8
 from timeviper.ops.ssd import ssd
 from timeviper.ops.step import StepWeights, mamba_step
 
@@ -62,7 +64,7 @@ class Mamba2Mixer(nn.Module):
 
     def forward(
         self,
-        hidden: Float[Tensor, "token hidden"],
+        hidden: Float[Tensor, "token hidden"] | Quantized,
         memory: MambaMemory | None,
         *,
         lengths: Sequence[int],
@@ -95,7 +97,7 @@ class Mamba2Mixer(nn.Module):
         return self.finish(y, scan.z), MambaMemory(tail, ssm)
 
     def step(
-        self, hidden: Float[Tensor, "sequence hidden"], slots: ScanSlots
+        self, hidden: Float[Tensor, "sequence hidden"] | Quantized, slots: ScanSlots
     ) -> Float[Tensor, "sequence hidden"]:
         """As `forward` with one token a sequence, the memory changed in place."""
         s = self.sizes
@@ -127,7 +129,8 @@ class Mamba2Mixer(nn.Module):
         self, y: Float[Tensor, "token head head_dim"], z: Float[Tensor, "token inner"]
     ) -> Float[Tensor, "token hidden"]:
         """Gate, norm and project the scan's outputs."""
-        gated = gated_rms_norm(
+        norm = gated_rms_norm_fp8 if all_take_fp8([self.out_proj]) else gated_rms_norm
+        gated = norm(
             y.flatten(1),
             z,
             self.norm.weight,
@@ -136,13 +139,18 @@ class Mamba2Mixer(nn.Module):
         )
         return self.out_proj(gated)
 
+    @property
+    def entries(self) -> tuple[nn.Module, ...]:
+        """The layers that read what comes in."""
+        return (self.in_proj,)
+
     def decay_rates(self) -> Float[Tensor, " head"]:
         """A of each head, negative, in float32 or better whatever the weights are stored in."""
         return -self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)).exp()
 
     def project(
         self,
-        hidden: Float[Tensor, "token hidden"],
+        hidden: Float[Tensor, "token hidden"] | Quantized,
         memory: MambaMemory | None,
         *,
         lengths: Sequence[int],

@@ -7,7 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from timeviper.model.config import DecoderConfig
+from timeviper.model.linear import all_take_fp8
 from timeviper.ops.activation import squared_relu
+from timeviper.ops.fp8 import Operand
+from timeviper.ops.linear import quantize
 
 
 class MlpMixer(nn.Module):
@@ -21,11 +24,18 @@ class MlpMixer(nn.Module):
         self.up_proj = nn.Linear(hidden, inner, bias=False)
         self.down_proj = nn.Linear(inner, hidden, bias=False)
 
-    def forward(self, hidden: Float[Tensor, "token hidden"]) -> Float[Tensor, "token hidden"]:
+    @property
+    def entries(self) -> tuple[nn.Module, ...]:
+        """The layers that read what comes in."""
+        return (self.up_proj,) if self.gate_proj is None else (self.gate_proj, self.up_proj)
+
+    def forward(self, hidden: Operand) -> Float[Tensor, "token hidden"]:
         """Transform each token alone."""
         up = self.up_proj(hidden)
         if self.gate_proj is not None:
             return self.down_proj(self._act(self.gate_proj(hidden)) * up)
+        if self.activation == "relu2" and all_take_fp8([self.down_proj]):
+            return self.down_proj(quantize(up, activation="relu2"))
         return self.down_proj(self._act(up))
 
     def _act(self, x: Tensor) -> Tensor:

@@ -34,6 +34,11 @@ class Quantized(NamedTuple):
     values: Float[Tensor, "... width"]
     scales: Float[Tensor, "... 1"]
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.values.device
+
     def dequantized(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "... width"]:
         """The numbers it stands for, rounded to `dtype`."""
         return (self.values.float() * self.scales).to(dtype)
@@ -41,6 +46,10 @@ class Quantized(NamedTuple):
     def rows(self) -> Quantized:
         """The same with all leading axes as one."""
         return Quantized(self.values.flatten(0, -2), self.scales.flatten(0, -2))
+
+
+# What a linear layer may read.
+Operand = Tensor | Quantized
 
 
 def probe_fp8(device_type: str) -> Probe:

@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.tolerances import TOL, close
 from timeviper.core.errors import ConfigError
-from timeviper.model.linear import Fp8Linear, quantize_, takes_fp8
+from timeviper.model.linear import Fp8Linear, all_take_fp8, quantize_
 from timeviper.ops.backend import override
 from timeviper.ops.linear import quantize
 
@@ -47,8 +47,8 @@ def test_layers_that_fit_are_replaced_and_their_weights_freed() -> None:
     before = {name: p.numel() for name, p in model.named_parameters()}
     assert quantize_(model) == ("inner.0",)
     layer = model.get_submodule("inner.0")
-    assert takes_fp8(layer)
-    assert not takes_fp8(model["odd"])
+    assert all_take_fp8([layer])
+    assert not all_take_fp8([layer, model["odd"]])
     assert isinstance(layer, Fp8Linear)
     assert "inner.0.weight" in before
     assert "inner.0.weight" not in dict(model.named_parameters())
