@@ -39,7 +39,6 @@ class Snapshot:
         tokens: tokens read then.
         notes: sentences there were then.
         pixels: chain of hashes of the frames read then.
-        pixels: hash of the frames then.
         memories: of each layer the Mamba state, or the numbers of keys, or nothing.
         pending: of each transfer site what waited.
     """
@@ -60,7 +59,6 @@ class Snapshot:
             frames=encoded.frames,
             tokens=encoded.tokens,
             notes=len(encoded.notes),
-            pixels=encoded.pixels,
             pixels=encoded.pixels,
             memories=tuple(
                 memory.lengths if isinstance(memory, AttentionMemory) else memory
@@ -108,7 +106,6 @@ class Snapshot:
             duration_seconds=self.seconds,
             tokens=self.tokens,
             notes=now.notes[: self.notes],
-            pixels=self.pixels,
             pixels=self.pixels,
         )
 
