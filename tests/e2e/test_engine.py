@@ -99,7 +99,7 @@ def test_a_stream_ends_with_the_answer(engine, video):
 def test_an_interval_in_the_answer_is_read(engine, video, monkeypatch):
     encoded = engine.encode(video)
     words = iter(engine.processor.tokenizer.encode("from 00:03 to 01:00."))
-    monkeypatch.setattr("timeviper.inference.decode.choose", lambda logits, choosers: [next(words)])
+    monkeypatch.setattr("timeviper.inference.steps.choose", lambda logits, choosers: [next(words)])
     answer = engine.ask(encoded, QUESTION, AskOptions(max_new_tokens=20))
     assert (answer.text, answer.start_seconds) == ("from 00:03 to 01:00.", 3.0)
     assert answer.end_seconds == pytest.approx(20.0)

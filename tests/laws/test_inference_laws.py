@@ -13,10 +13,10 @@ from tests.tolerances import TOL, close
 from tests.toy_engine import SITES, noise, toy_config, toy_engine, toy_model, toy_processor
 from timeviper.core.inputs import ModelInputs
 from timeviper.core.layout import SpanKind
-from timeviper.inference.decode import next_logits
 from timeviper.inference.engine import Engine
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
 from timeviper.inference.request import Answer, AskOptions
+from timeviper.inference.steps import next_logits
 from timeviper.model.state import stack
 from timeviper.processing.clip_tokens import PromptTokens
 from timeviper.processing.messages import VideoPart

@@ -7,18 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import final
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from timeviper.core.errors import TimeviperError
-from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.inference.prefill import OpenAnswer
-from timeviper.inference.sampling import Chooser, TokenPolicy, choose
+from timeviper.inference.sampling import Chooser, TokenPolicy
+from timeviper.inference.steps import Runners
 from timeviper.inference.watch import SILENT, Stage, Watch
-from timeviper.model.decoder import last_of_each
-from timeviper.model.state import AttentionMemory, DecoderState, MambaMemory, stack
-from timeviper.model.tokens import Tokens
 from timeviper.model.vlm import TimeViper
 from timeviper.processing.tokenizer import Tokenizer
 
@@ -114,14 +106,16 @@ def decode(
     opened: Sequence[OpenAnswer],
     writers: Sequence[AnswerWriter],
     *,
+    runners: Runners | None = None,
     watch: Watch = SILENT,
 ) -> Iterator[tuple[int, str]]:
     """Write answers together.
 
     Args:
         model: that read the prompts.
-        opened: prompts read to their end, one sequence each.
-        writers: one a prompt; they hold the answers at the end.
+        opened: prompts read to their end, of one or several sequences each.
+        writers: one a sequence; they hold the answers at the end.
+        runners: keeps what the next answers can use again; None keeps nothing.
         watch: told and asked once a token.
 
     Yields:
@@ -134,12 +128,12 @@ def decode(
     Law: each answer equals itself written alone.
     """
     alive = list(range(len(writers)))
-    logits, state = _together(opened)
     total = max(writer.most for writer in writers)
+    steps = (runners or Runners()).steps(model, opened, most=total)
     for step in range(total):
         watch.check("the answer")
-        check_finite(logits, state)
-        tokens = choose(logits, [writers[row].chooser for row in alive])
+        choosers = [writers[row].chooser for row in alive]
+        tokens = steps.choose(choosers, last=step + 1 == total)
         for row, token in zip(alive, tokens, strict=True):
             piece = writers[row].push(token)
             if piece:
@@ -149,78 +143,9 @@ def decode(
         if not going:
             return
         if len(going) < len(alive):
-            alive, state = [alive[place] for place in going], _select(state, going)
-        logits, state = next_logits(model, [tokens[place] for place in going], state)
-
-
-@torch.inference_mode()
-def _together(opened: Sequence[OpenAnswer]) -> tuple[Tensor, DecoderState]:
-    logits = torch.cat([prompt.logits for prompt in opened])
-    # An answer asks nothing more: what waits for questions stays behind.
-    states = [
-        DecoderState(prompt.state.memories, (None,) * len(prompt.state.pending))
-        for prompt in opened
-    ]
-    return logits, stack(states)
-
-
-@torch.inference_mode()
-def _select(state: DecoderState, rows: Sequence[int]) -> DecoderState:
-    return state.select(rows)
-
-
-@torch.inference_mode()
-def next_logits(
-    model: TimeViper, token_ids: Sequence[int], state: DecoderState
-) -> tuple[Float[Tensor, "sequence vocab"], DecoderState]:
-    """One decode step.
-
-    Args:
-        model: that made the state.
-        token_ids: the newest token of each sequence.
-        state: what came before.
-
-    Returns:
-        Scores of each sequence's next token, and the state after these tokens.
-    """
-    layout = TokenLayout.pack([TokenLayout.of((SpanKind.ANSWER, 1)) for _ in token_ids])
-    ids = torch.tensor(list(token_ids), device=model.decoder.embed_tokens.weight.device)
-    out, state = model.decoder.run(Tokens.of(model.decoder.embed(ids), layout), state)
-    return model.decoder.logits(last_of_each(out)), state
-
-
-def check_finite(logits: Float[Tensor, "sequence vocab"], state: DecoderState) -> None:
-    """Refuse to make text out of scores that are not numbers.
-
-    Raises:
-        TimeviperError: NaN or infinity, with the first layer whose memory holds one.
-    """
-    if bool(torch.isfinite(logits).all()):
-        return
-    layer = next((i for i, m in enumerate(state.memories) if not _is_finite(m)), None)
-    where = "no layer's memory" if layer is None else f"the memory of layer {layer}"
-    raise TimeviperError(
-        want="finite scores of the next token",
-        got=f"NaN or infinity, first seen in {where}",
-        do="use precision float32, or check the weights of the model",
-    )
-
-
-def _is_finite(memory: AttentionMemory | MambaMemory | None) -> bool:
-    if isinstance(memory, MambaMemory):
-        return bool(torch.isfinite(memory.ssm).all())
-    if isinstance(memory, AttentionMemory):
-        # Beyond a row's length anything may lie.
-        filled = [
-            rows[number, :length]
-            for rows in (memory.k, memory.v)
-            for number, length in enumerate(memory.own)
-        ]
-        if memory.shared is not None:
-            length = memory.shared.length
-            filled += [memory.shared.k[:length], memory.shared.v[:length]]
-        return all(bool(torch.isfinite(keys).all()) for keys in filled)
-    return True
+            alive = [alive[place] for place in going]
+            steps.keep(going)
+        steps.advance([tokens[place] for place in going])
 
 
 def _overlap(text: str, stops: Sequence[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 import torch
@@ -38,6 +38,10 @@ class StepRunner:
         self._best = torch.zeros_like(slots.place)
         self._logits: Tensor | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
+        # Pinned, so that a copy to it does not stop the host.
+        self._there = torch.zeros(
+            len(slots.place), dtype=torch.int64, pin_memory=self.device.type == "cuda"
+        )
 
     @classmethod
     @torch.inference_mode()
@@ -73,6 +77,16 @@ class StepRunner:
         """The best token of each sequence, -1 where scores are not finite; on the device."""
         return self._best
 
+    @property
+    def sequences(self) -> int:
+        """Number of answers, those that ended counted."""
+        return len(self._tokens)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers; what is shared belongs to others."""
+        return self.slots.nbytes
+
     def fits(self, states: Sequence[DecoderState], *, steps: int) -> bool:
         """Whether `load` of these states leaves room for so many steps, in the same graph."""
         shared = prefixes(states)
@@ -92,22 +106,50 @@ class StepRunner:
         """Take one token of each sequence; afterwards `logits` and `best` are the next one's.
 
         Args:
-            tokens: the newest token of each sequence; None goes on with `best`, which never
-                leaves the device.
+            tokens: the newest token of each sequence, where it is; None goes on with `best`.
         """
-        if tokens is None:
+        found = self._best if tokens is None else tokens
+        if isinstance(found, Tensor):
             # A sequence whose scores are no numbers has no best token; its reader will say so.
-            self._tokens.copy_(self._best.clamp(min=0))
-        elif isinstance(tokens, Tensor):
-            self._tokens.copy_(tokens, non_blocking=True)
+            self._tokens.copy_(found.clamp(min=0))
         else:
-            self._tokens.copy_(torch.tensor(list(tokens)))
+            self._tokens.copy_(torch.tensor(list(found)))
         if self._graph is None and self._logits is not None and self.device.type == "cuda":
             self._graph = self._capture()
         if self._graph is None:
             self._run()
         else:
             self._graph.replay()
+
+    @torch.inference_mode()
+    def retire(self, rows: Sequence[int]) -> None:
+        """Sequences that ended; they run along, but nobody reads their keys any more."""
+        self.slots.retire(rows)
+
+    def broken_layer(self) -> int | None:
+        """The first layer that remembers a number that is not finite, if any does."""
+        return self.slots.broken_layer()
+
+    def read(self, ids: Tensor) -> Callable[[], list[int]]:
+        """Fetch numbers while the device goes on.
+
+        Args:
+            ids: on the device, one a sequence.
+
+        Returns:
+            A function that waits for them.
+        """
+        if self.device.type != "cuda":
+            return ids.clone().tolist
+        there, done = self._there, torch.cuda.Event()
+        there.copy_(ids, non_blocking=True)
+        done.record()
+
+        def wait() -> list[int]:
+            done.synchronize()
+            return there.tolist()
+
+        return wait
 
     def _run(self) -> None:
         self._logits = self._decoder.step(self._tokens, self.slots)

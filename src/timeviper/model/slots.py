@@ -110,6 +110,18 @@ class StepSlots:
         """Forget the own keys of sequences that ended, so that nobody reads them any more."""
         self.lengths[:, torch.tensor(list(rows), device=self.lengths.device)] = 0
 
+    def broken_layer(self) -> int | None:
+        """The first layer that holds a number that is not finite, if any does."""
+        for index, slots in enumerate(self.layers):
+            if isinstance(slots, ScanSlots) and not bool(slots.ssm.isfinite().all()):
+                return index
+            if isinstance(slots, KeySlots):
+                filled = torch.arange(slots.k.shape[1], device=slots.k.device)
+                inside = filled < slots.lengths[:, None]
+                if not all(bool(t.isfinite().all()) for t in (slots.k[inside], slots.v[inside])):
+                    return index
+        return None
+
     def load(self, states: Sequence[DecoderState]) -> None:
         """Copy what sequences remember into the buffers, and begin from there.
 

@@ -10,9 +10,10 @@ import torch
 from tests.toy_engine import byte_tokenizer, toy_config, toy_model
 from timeviper.core.errors import CancelledError, TimeviperError
 from timeviper.core.layout import SpanKind, TokenLayout
-from timeviper.inference.decode import AnswerWriter, Ending, EndRule, check_finite, decode
+from timeviper.inference.decode import AnswerWriter, Ending, EndRule, decode
 from timeviper.inference.prefill import OpenAnswer
 from timeviper.inference.sampling import TokenPolicy
+from timeviper.inference.steps import check_finite
 from timeviper.inference.watch import CancelToken, Progress, Stage, Watch
 from timeviper.model.decoder import last_of_each
 from timeviper.model.state import AttentionMemory, MambaMemory
