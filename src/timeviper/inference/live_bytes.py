@@ -42,7 +42,7 @@ class LiveBytes(TorchDispatchMode):
         self.live = 0
         self.peak = 0
         self._block, self._host, self._refuse = block, host, refuse
-        self._known = {tensor.untyped_storage()._cdata for tensor in ignore}
+        self._known = {_key(tensor.untyped_storage()) for tensor in ignore}
 
     def restart(self) -> None:
         """Forget the highest count so far."""
@@ -83,7 +83,7 @@ class LiveBytes(TorchDispatchMode):
         return out
 
     def _meet(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
+        key = _key(storage)
         if key in self._known:
             return
         size = -(-storage.nbytes() // self._block) * self._block
@@ -108,3 +108,8 @@ def _brought_to_host(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return None
     row = torch.arange(source.shape[-1]) if source.dim() else torch.zeros((), dtype=torch.int64)
     return row.expand(source.shape).to(kwargs.get("dtype") or source.dtype)
+
+
+def _key(storage: torch.UntypedStorage) -> int:
+    """Which storage it is; one without data has no address, so its object tells."""
+    return storage._cdata  # pyright: ignore[reportPrivateUsage]

@@ -99,7 +99,7 @@ class Forecast:
         return self.reserved + (CUDA_CONTEXT if self.device_type == "cuda" else 0)
 
 
-def forecast(  # noqa: PLR0913
+def forecast(
     config: TimeViperConfig,
     *,
     frames: int,
@@ -154,27 +154,42 @@ _NAMES = {
 }
 
 
-def largest(fits: Callable[[int], bool], *, most: int = 2**24) -> int:
-    """The largest number of frames that fits.
+def largest(bytes_of: Callable[[int], int], limit: int, *, most: int = 2**24) -> int:
+    """The largest number of frames that takes no more than a limit, to a few in a thousand.
 
     Args:
-        fits: whether so many do; if some number does, every smaller one does.
+        bytes_of: what so many frames take; more frames never take less.
+        limit: bytes that there are.
         most: where to stop looking.
 
     Returns:
-        The number, 0 where not even one frame fits.
+        A number that fits; 0 where not even one frame does.
     """
-    low, high = 0, 1
-    while high <= most and fits(high):
-        low, high = high, 2 * high
-    while high - low > max(1, low // 1000):
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+    low, high, below, above = 0, most + 1, bytes_of(1), 0
+    if below > limit:
+        return 0
+    low, guess = 1, 256
+    while high - low > max(1, low // 500):
+        taken = bytes_of(guess)
+        if taken <= limit:
+            low, below = guess, taken
+        else:
+            high, above = guess, taken
+        if above:
+            share = (limit - below) / (above - below)
+            # Never at an edge: what is nearly straight would be approached from one side only.
+            step = min(max(share, 0.002), 0.998) * (high - low)
+            near = low // 1000 if share < 0.5 else -(low // 1000)
+            guess = min(max(low + int(step) + near, low + 1), high - 1)
+        else:
+            guess = min(4 * low, most)
+            if low == most:
+                break
     return low
 
 
 @lru_cache(maxsize=256)
-def _rehearsed(  # noqa: PLR0913
+def _rehearsed(
     config: TimeViperConfig,
     frames: int,
     chunk: int,

@@ -31,7 +31,7 @@ from timeviper.model.state import (
     stack,
 )
 from timeviper.model.tokens import Tokens
-from timeviper.ops import backend
+from timeviper.ops import backend, hollow
 
 # CUDA's caching allocator hands out whole blocks of so many bytes.
 CUDA_BLOCK = 512
@@ -115,13 +115,13 @@ def rehearse(
 
 @contextmanager
 def ops_of(device_type: str) -> Generator[None, None, None]:
-    """On a CPU plain torch takes what it takes; a GPU's kernels are stood in for by `ops.hollow`."""
+    """On a CPU plain torch takes what it takes; for a GPU's kernels `ops.hollow` stands in."""
     with ExitStack() as stack:
         if device_type == "cpu":
-            for choice in backend.explain("cpu"):
-                # Without data torch cannot choose its fused attention by itself.
-                if not choice.op.startswith("attention"):
-                    stack.enter_context(backend.override(choice.op, choice.name))
+            # Without data torch cannot choose its fused attention by itself.
+            for op in set(hollow.OPS) - {"attention"}:
+                name = backend.choose(op, device_type="cpu").name
+                stack.enter_context(backend.override(op, name))
         yield
 
 
@@ -176,14 +176,13 @@ class _Stage:
         opened: list[DecoderState] = []
         for state in states:
             out, after = self._run(question, state, more=False)
-            logits = self._decoder.logits(last_of_each(out))
+            self._decoder.logits(last_of_each(out))
             opened.append(DecoderState(after.memories, (None,) * len(after.pending)))
         going = stack(opened)
         step = TokenLayout.pack([TokenLayout.of((SpanKind.ANSWER, 1)) for _ in states])
         for _ in range(2):
             out, going = self._run(step, going, more=False)
-            logits = self._decoder.logits(last_of_each(out))
-        del logits
+            self._decoder.logits(last_of_each(out))
 
     def _clip(self, vision: int) -> TokenLayout:
         return TokenLayout.of((SpanKind.TIMESTAMP, self._text(vision)), (SpanKind.VISION, vision))
