@@ -18,6 +18,7 @@ from timeviper.cli.info import info
 from timeviper.cli.inspect import inspect
 from timeviper.cli.synth import make
 from timeviper.cli.train import train
+from timeviper.cli.watch import watch
 
 app = typer.Typer(
     cls=GuardedGroup,
@@ -37,6 +38,7 @@ app.command()(encode)
 app.command()(info)
 app.command()(inspect)
 app.command()(train)
+app.command()(watch)
 app.add_typer(bench, name="bench")
 app.add_typer(data, name="data")
 app.add_typer(synth, name="synth")

@@ -169,6 +169,12 @@ class Session:
         return self._engine.encoder.clip_frames
 
     @property
+    def room(self) -> int | None:
+        """Frames that may still be appended (`max_frames`); None where nothing limits them."""
+        most = self._options.max_frames
+        return None if most is None else max(most - self.frames, 0)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of what is remembered, the points to go back to included."""
         return self.encoded.nbytes + sum(past.nbytes for past in self._snapshots[:-1])
@@ -329,10 +335,9 @@ class Session:
         self._snapshots = thinned((*self._snapshots, Snapshot.of(encoded)), self._most)
 
     def _check_room(self, frames: int) -> None:
-        most = self._options.max_frames
-        if most is not None and self.frames + frames > most:
+        if self.room is not None and frames > self.room:
             raise CapacityError(
-                want=f"at most {most} frames in this session (max_frames)",
+                want=f"at most {self._options.max_frames} frames in this session (max_frames)",
                 got=f"{self.frames} and {frames} more",
                 do="append less, go back, or begin a new session",
             )

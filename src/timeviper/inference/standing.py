@@ -144,7 +144,6 @@ class Follower:
 
         Raises:
             MediaError: the video cannot be read at all.
-            CapacityError: the session is full (`max_frames`).
             CancelledError: `watch` asked to stop; the session keeps what was read.
         """
         while not self._live.ended and not self._is_done():
@@ -157,6 +156,8 @@ class Follower:
                 yield from self._ask()
             yield self.status
         yield from (Note(words) for words in self._live.news())
+        if self._session.room == 0:
+            yield Note(f"stopped at {self._session.frames} frames (max_frames)")
         if self._session.seconds > self._asked_at:
             yield from self._ask()
         yield self.status
@@ -167,6 +168,8 @@ class Follower:
 
     def _is_done(self) -> bool:
         most = self._options.most_seconds
+        if self._session.room == 0:
+            return True
         if most is None:
             return False
         info = self._live.info
@@ -182,6 +185,8 @@ class Follower:
             ends = min(ends, self._start + self._options.most_seconds)
         left = round((ends - self._session.seconds) * self._session.fps)
         most = max(1, min(left, self._session.clip_frames))
+        if self._session.room is not None:
+            most = min(most, self._session.room)
         frames = self._live.take(most, timeout=_WAIT_SECONDS)
         info = self._live.info
         while frames and len(frames) < most and not self._live.ended:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, final
 
-from timeviper.core.errors import MediaError
+from timeviper.core.errors import ConfigError, MediaError
 from timeviper.video.base import Size
 from timeviper.video.live_place import Connection, Place, connect
 from timeviper.video.live_player import LiveInfo, MomentGrid, Player, check_seen
@@ -40,6 +40,29 @@ class LiveOptions:
     patience: float = 300.0
 
 
+def check_live(options: LiveOptions) -> LiveOptions:
+    """Refuse numbers that make no sense.
+
+    Returns:
+        The same options.
+
+    Raises:
+        ConfigError: a rate, a number of frames or a time that is not above 0.
+    """
+    MomentGrid(options.fps)
+    if options.capacity < 1:
+        raise ConfigError(
+            want="room for at least 1 frame", got=options.capacity, do="let some frames wait"
+        )
+    if options.silence <= 0 or options.patience < 0:
+        raise ConfigError(
+            want="silence above 0 s and patience of 0 s or more",
+            got=f"{options.silence} and {options.patience}",
+            do="give seconds",
+        )
+    return options
+
+
 @final
 class LiveVideo:
     """A video that plays. Use it in a `with` block; `take` frames until `ended`.
@@ -59,7 +82,7 @@ class LiveVideo:
         *,
         fit: Callable[[Size], Size] | None = None,
     ) -> None:
-        self.place, self.options = place, options or LiveOptions()
+        self.place, self.options = place, check_live(options or LiveOptions())
         self._fit = fit or _same
         self._stop = threading.Event()
         self._opened = threading.Event()

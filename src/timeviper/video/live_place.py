@@ -129,6 +129,8 @@ def find_place(source: str) -> Place:
         name = f"{scheme}://{address.group(2)}"
         return Place(kind=PlaceKind.NETWORK, target=source, name=name)
     kind = _kind_of(source)
+    if kind is PlaceKind.FILE:
+        recognise(Path(source))
     return Place(kind=kind, target=source, name=Path(source).name)
 
 
