@@ -54,18 +54,45 @@ class AttentionMixer(nn.Module):
             The mixed hidden states and the longer memory.
         """
         places = self.places(memory, lengths, hidden)
-        q = self.queries(hidden, places)
+        memory = self.remember(hidden, places, memory, lengths=lengths)
+        return self.attend(hidden, places, memory, lengths=lengths, own=memory.own), memory
+
+    def remember(
+        self,
+        hidden: Float[Tensor, "token hidden"] | Quantized,
+        places: Int[Tensor, " token"] | None,
+        memory: AttentionMemory | None,
+        *,
+        lengths: Sequence[int],
+    ) -> AttentionMemory:
+        """The memory with the keys and values of new tokens."""
         k, v = self.keys_values(hidden, places)
-        memory = extend(memory, k, v, lengths=lengths)
-        y = attention(
-            q,
-            memory.k,
-            memory.v,
-            q_lengths=lengths,
-            k_lengths=memory.own,
-            shared=memory.shared,
-        )
-        return self.o_proj(y.flatten(1)), memory
+        return extend(memory, k, v, lengths=lengths)
+
+    def attend(
+        self,
+        hidden: Float[Tensor, "token hidden"] | Quantized,
+        places: Int[Tensor, " token"] | None,
+        memory: AttentionMemory,
+        *,
+        lengths: Sequence[int],
+        own: Sequence[int],
+    ) -> Float[Tensor, "token hidden"]:
+        """Mixed hidden states of tokens that a memory holds already.
+
+        Args:
+            hidden: normalised hidden states, packed.
+            places: their positions within the layer, where it has positions.
+            memory: keys and values up to and including these tokens; later ones are not seen.
+            lengths: tokens of each sequence.
+            own: keys of each sequence's own row up to its last token here.
+
+        Returns:
+            What the layer adds to each token.
+        """
+        q = self.queries(hidden, places)
+        y = attention(q, memory.k, memory.v, q_lengths=lengths, k_lengths=own, shared=memory.shared)
+        return self.o_proj(y.flatten(1))
 
     def step(
         self, hidden: Float[Tensor, "sequence hidden"] | Quantized, slots: KeySlots

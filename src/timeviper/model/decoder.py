@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,17 +19,22 @@ from timeviper.model.attention import AttentionMixer
 from timeviper.model.block import Block, Stream
 from timeviper.model.config import DecoderConfig, TransferPlan
 from timeviper.model.mamba2 import Mamba2Mixer, ScaleNorm
+from timeviper.model.parts import Spread, in_turn, last_ones, through, to_last
 from timeviper.model.pattern import LayerKind
 from timeviper.model.slots import KeySlots, Slots, StepSlots
-from timeviper.model.state import AttentionMemory, DecoderState, Memory, check_sequences
+from timeviper.model.state import AttentionMemory, DecoderState, check_sequences
 from timeviper.model.tokens import Tokens, join, on_device
 from timeviper.model.transv import SiteRunner, Transfer
 from timeviper.ops.attention_parts import SharedKeys
 from timeviper.ops.norm import add_rms_norm, rms_norm
 
-# Tokens of a sequence that a layer takes at once: a question lets go all that waited for it, and
-# what a layer holds in between must not grow with the video.
-_AT_ONCE = 4096
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is wanted of a pass, and who runs its parts."""
+
+    only_last: bool
+    spread: Spread
 
 
 class Decoder(nn.Module):
@@ -81,12 +86,31 @@ class Decoder(nn.Module):
         return tokens.hidden, state
 
     def run(
-        self, tokens: Tokens, state: DecoderState | None = None, *, more: bool = False
+        self,
+        tokens: Tokens,
+        state: DecoderState | None = None,
+        *,
+        more: bool = False,
+        only_last: bool = False,
+        spread: Spread = in_turn,
     ) -> tuple[Tokens, DecoderState]:
-        """As `forward`, with what each token is going in and coming out."""
+        """As `forward`, with what each token is going in and coming out.
+
+        Args:
+            tokens: of all sequences.
+            state: what came before, or None at the start of time.
+            more: further tokens of the same prompt follow in a later call.
+            only_last: give the last token of each sequence only; the layers behind the last one
+                that remembers then see no other.
+            spread: runs parts of a long sequence that need nothing of each other.
+
+        Law: the last tokens and the state depend neither on `only_last` nor on `spread`.
+        """
         state = state or self.start()
         check_sequences(state, len(tokens.lengths))
-        out, state = self._rounds(tokens, state, (more,) * len(tokens.lengths))
+        wish = _Wish(only_last, spread)
+        out, state = self._rounds(tokens, state, (more,) * len(tokens.lengths), wish)
+        out = last_ones(out) if only_last else out
         hidden = rms_norm(out.hidden, self.norm.weight, self.config.norm_eps)
         return out.with_hidden(hidden), state
 
@@ -158,23 +182,24 @@ class Decoder(nn.Module):
         return SiteRunner(site, _block(self.layers[site.layer]), _transfer(transfer))
 
     def _rounds(
-        self, tokens: Tokens, state: DecoderState, more: tuple[bool, ...]
+        self, tokens: Tokens, state: DecoderState, more: tuple[bool, ...], wish: _Wish
     ) -> tuple[Tokens, DecoderState]:
         """One pass for each video that follows an answered one, so that each is ranked alone."""
         cuts = _next_video(tokens, _questioned(state, len(tokens.lengths)))
         if cuts is None:
-            return self._layers(tokens, state, more)
+            return self._layers(tokens, state, more, wish)
         head, tail = _split(tokens, np.maximum(cuts, 0))
         # Sequences without another video lie whole in the tail; their question stays open.
-        first, state = self._rounds(head, state, tuple((cuts < 0).tolist()))
-        second, state = self._rounds(tail, state, more)
+        first, state = self._rounds(head, state, tuple((cuts < 0).tolist()), wish)
+        second, state = self._rounds(tail, state, more, wish)
         return join([first, second]), state
 
     def _layers(
-        self, tokens: Tokens, state: DecoderState, more: tuple[bool, ...]
+        self, tokens: Tokens, state: DecoderState, more: tuple[bool, ...], wish: _Wish
     ) -> tuple[Tokens, DecoderState]:
         memories, pending = list(state.memories), list(state.pending)
         numbers = {site.layer: n for n, site in enumerate(self.config.transfer.sites)}
+        last = _last_to_look_back(self.config)
         for index, layer in enumerate(self.layers):
             if index in numbers:
                 number, memory = numbers[index], memories[index]
@@ -185,7 +210,11 @@ class Decoder(nn.Module):
             if len(tokens.kinds) == 0:
                 # A later site may still let go what it parked.
                 continue
-            tokens, memories[index] = _through(_block(layer), tokens, memories[index])
+            block, memory = _block(layer), memories[index]
+            if wish.only_last and index == last:
+                tokens, memories[index] = to_last(block, tokens, memory)
+            else:
+                tokens, memories[index] = through(block, tokens, memory, spread=wish.spread)
         return tokens, DecoderState(tuple(memories), tuple(pending))
 
 
@@ -214,16 +243,11 @@ def last_of_each(tokens: Tokens) -> Float[Tensor, "sequence hidden"]:
     return tokens.hidden.index_select(0, on_device(filled, tokens.hidden))
 
 
-def _through(block: Block, tokens: Tokens, memory: Memory) -> tuple[Tokens, Memory]:
-    """One layer; a long sequence goes through in parts where no gradient is kept."""
-    if torch.is_grad_enabled() or len(tokens.lengths) > 1 or len(tokens.kinds) <= _AT_ONCE:
-        hidden, memory = block(tokens.hidden, memory, lengths=tokens.lengths)
-        return tokens.with_hidden(hidden), memory
-    parts: list[Tensor] = []
-    for part in tokens.hidden.split(_AT_ONCE):
-        hidden, memory = block(part, memory, lengths=(len(part),))
-        parts.append(hidden)
-    return tokens.with_hidden(torch.cat(parts)), memory
+def _last_to_look_back(config: DecoderConfig) -> int | None:
+    """The last layer at which a token needs others, if no site lies behind it."""
+    remembers = [n for n, kind in enumerate(config.layers) if kind != LayerKind.MLP]
+    sites = [site.layer for site in config.transfer.sites]
+    return remembers[-1] if remembers and max(sites, default=0) <= remembers[-1] else None
 
 
 def _block(module: nn.Module | None) -> Block:

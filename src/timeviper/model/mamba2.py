@@ -79,6 +79,17 @@ class Mamba2Mixer(nn.Module):
         Returns:
             The mixed hidden states and the memory after them.
         """
+        y, z, memory = self.scan(hidden, memory, lengths=lengths)
+        return self.finish(y, z), memory
+
+    def scan(
+        self,
+        hidden: Float[Tensor, "token hidden"] | Quantized,
+        memory: MambaMemory | None,
+        *,
+        lengths: Sequence[int],
+    ) -> tuple[Float[Tensor, "token head head_dim"], Float[Tensor, "token inner"], MambaMemory]:
+        """All that tokens need of each other: the scan's output, its gate, the new memory."""
         scan, tail = self.project(hidden, memory, lengths=lengths)
         y, ssm = ssd(
             scan.x,
@@ -94,7 +105,7 @@ class Mamba2Mixer(nn.Module):
             dt_limit=self.sizes.time_step_limit,
             chunk_size=self.sizes.chunk_size,
         )
-        return self.finish(y, scan.z), MambaMemory(tail, ssm)
+        return y, scan.z, MambaMemory(tail, ssm)
 
     def step(
         self, hidden: Float[Tensor, "sequence hidden"] | Quantized, slots: ScanSlots

@@ -23,6 +23,7 @@ from tests.unit.model.toys import (
 )
 from timeviper.core.errors import ConfigError
 from timeviper.core.layout import TokenLayout
+from timeviper.model import parts
 from timeviper.model.config import TransferPlan
 from timeviper.model.decoder import Decoder, last_of_each, with_plan
 from timeviper.model.state import AttentionMemory, MambaMemory
@@ -218,7 +219,7 @@ def test_a_long_sequence_goes_through_a_layer_in_parts(
     video, question = one(1, [(1, 4)] * 6, 0, 0), one(0, [], 3, 1)
     x, y = inputs_for(video), inputs_for(question, seed=1)
     want, want_state = whole(decoder, torch.cat([x, y]), chain(video, question))
-    monkeypatch.setattr("timeviper.model.decoder._AT_ONCE", 5)
+    monkeypatch.setitem(parts._AT_ONCE, "cpu", 5)
     calls: list[int] = []
     decoder.layers[-1].register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
     with torch.no_grad():
