@@ -1,12 +1,14 @@
 """Grouped-query attention over packed queries and cached keys; never an L x L matrix."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from timeviper.core.errors import LayoutError
+from timeviper.ops import attention_streamed
 from timeviper.ops import backend as backends
 from timeviper.ops.attention_parts import SharedKeys
 from timeviper.ops.attention_torch import filled_slots
@@ -33,7 +35,7 @@ def attention(  # noqa: PLR0913
     Args:
         q: packed queries; head h reads key head h // (heads / kv_heads).
         k: keys of each sequence, the new tokens' own included; slots from `k_lengths[s]` on
-            are ignored whatever they hold.
+            are ignored whatever they hold. Keys in a host's memory are streamed to the queries.
         v: values, laid out like the keys.
         q_lengths: queries of each sequence; zero is allowed.
         k_lengths: filled slots of each sequence.
@@ -58,8 +60,12 @@ def attention(  # noqa: PLR0913
         _check_places(q_lengths, k_lengths)
     if shared is not None:
         _check_shared(shared, k)
-    chosen = backends.choose("attention", backend, device_type=q.device.type)
-    return chosen.run(
+    if k.device != q.device or (shared is not None and shared.k.device != q.device):
+        part = backends.choose("attention_part", device_type=q.device.type)
+        run = partial(attention_streamed.attention, further=part.run)
+    else:
+        run = backends.choose("attention", backend, device_type=q.device.type).run
+    return run(
         q,
         k,
         v,
@@ -91,7 +97,8 @@ def attention_step(  # noqa: PLR0913
         k: keys of each sequence; slots from `k_lengths[s]` on are ignored whatever they hold.
         v: values, laid out like the keys.
         k_lengths: filled slots of each sequence, where the keys are; at most the capacity, which
-            is not checked: that would wait for the device.
+            is not checked: that would wait for the device. With keys in a host's memory, which
+            are streamed, it does wait.
         shared: keys in front of every sequence's own, read once; `k_lengths` do not count them.
         scale: factor of the scores; None means 1 / sqrt(head_dim).
         backend: name of an implementation; None leaves the choice to the registry.
@@ -109,6 +116,12 @@ def attention_step(  # noqa: PLR0913
     _ratio(q.shape[1], k.shape[2])
     if shared is not None:
         _check_shared(shared, k)
+    if k.device != q.device:
+        filled: list[int] = k_lengths.tolist()
+        ones = [1] * len(filled)
+        return attention(
+            q, k, v, q_lengths=ones, k_lengths=filled, causal=False, scale=scale, shared=shared
+        )
     chosen = backends.choose("attention_step", backend, device_type=q.device.type)
     return chosen.run(q, k, v, k_lengths=k_lengths, shared=shared, scale=scale)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from timeviper.ops import attention_torch
-from timeviper.ops.attention_parts import SharedKeys
+from timeviper.ops.attention_parts import Part, SharedKeys
 from timeviper.ops.packing import from_rows
 from timeviper.ops.triton_probe import Probe
 
@@ -55,8 +55,35 @@ def attention(  # noqa: PLR0913
             scale=scale,
             shared=shared,
         )
+    return packed(q, k, v, q_lengths=q_lengths, k_lengths=k_lengths, causal=causal, scale=scale).out
+
+
+def packed(  # noqa: PLR0913
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_lengths: Sequence[int],
+    k_lengths: Sequence[int],
+    causal: bool,
+    scale: float | None,
+) -> Part:
+    """All sequences in one launch.
+
+    Args:
+        q: packed queries of a half.
+        k: keys of each sequence, at least one in all.
+        v: values, laid out like the keys.
+        q_lengths: queries of each sequence.
+        k_lengths: filled slots of each sequence.
+        causal: whether a query sees no later position than its own.
+        scale: factor of the scores; None means 1 / sqrt(head_dim).
+
+    Returns:
+        Outputs and log-sums, packed like the queries.
+    """
     # A causal mask ends at the last key: query i sits at k_length - q_length + i.
-    out = torch.ops.aten._flash_attention_forward(
+    out, lse, *_ = torch.ops.aten._flash_attention_forward(
         q.contiguous(),
         _packed(k, k_lengths),
         _packed(v, k_lengths),
@@ -69,7 +96,8 @@ def attention(  # noqa: PLR0913
         False,
         scale=scale,
     )
-    return out[0]
+    # A query without keys gets +inf from the kernel.
+    return Part(out, lse.masked_fill(lse == torch.inf, -torch.inf).t())
 
 
 def _packed(rows: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -86,6 +86,36 @@ def part(
     return Part(out.permute(1, 0, 2, 3).flatten(1, 2).to(q.dtype), lse.transpose(0, 1).flatten(1))
 
 
+def further(  # noqa: PLR0913
+    before: Part | None,
+    q: Float[Tensor, "token head head_dim"],
+    k: Float[Tensor, "key kv_head head_dim"],
+    v: Float[Tensor, "key kv_head head_dim"],
+    *,
+    causal: bool,
+    scale: float | None,
+    last: bool,
+) -> Part:
+    """Attention over more keys than before, in plain torch.
+
+    Args:
+        before: attention of the same queries over other keys; None where these are the first.
+        q: queries of one sequence, or any queries that see all of these keys.
+        k: the further keys.
+        v: their values.
+        causal: as for `part`.
+        scale: as for `part`.
+        last: whether no keys follow: the output is then rounded to the dtype of `q`.
+
+    Returns:
+        The merged part; its output in the precision of sums while keys follow. An
+        implementation may write over `before`.
+    """
+    found = part(q, k, v, causal=causal, scale=scale)
+    merged = found if before is None else merge([before, found])
+    return Part(merged.out.to(q.dtype if last else merged.lse.dtype), merged.lse)
+
+
 def merge(parts: Sequence[Part]) -> Part:
     """Attention over all keys from attention over disjoint sets of them, in plain torch.
 

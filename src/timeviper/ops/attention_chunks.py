@@ -1,0 +1,200 @@
+"""Attention on a GPU by the fastest kernel for each piece of the keys, merged by log-sums."""
+
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from timeviper.ops import attention_flash, attention_triton
+from timeviper.ops.attention_parts import Part, SharedKeys
+from timeviper.ops.attention_pieces import CUDNN_QUERIES, Stretch, stretches
+
+_HALF = (torch.float16, torch.bfloat16)
+# The widest head that all of the kernels hold.
+_WIDEST_HEAD = 128
+
+
+def attention(  # noqa: PLR0913
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_lengths: Sequence[int],
+    k_lengths: Sequence[int],
+    causal: bool = True,
+    scale: float | None = None,
+    shared: SharedKeys | None = None,
+) -> Tensor:
+    """As `ops.attention.attention`, whose checks have passed.
+
+    Args:
+        q: packed queries.
+        k: keys of each sequence.
+        v: values, laid out like the keys.
+        q_lengths: queries of each sequence.
+        k_lengths: filled slots of each sequence.
+        causal: whether a query sees no later position than its own.
+        scale: factor of the scores; None means 1 / sqrt(head_dim).
+        shared: keys in front of every sequence's own.
+
+    Returns:
+        Weighted values, packed like the queries.
+    """
+    call: dict[str, Any] = {
+        "q_lengths": q_lengths,
+        "k_lengths": k_lengths,
+        "causal": causal,
+        "scale": scale,
+    }
+    if not takes(q, k, v):
+        return attention_flash.attention(q, k, v, **call, shared=shared)
+    if not len(q):
+        return torch.zeros_like(q)
+    if all(length == 1 for length in q_lengths):
+        lengths = torch.tensor(list(k_lengths), device=q.device)
+        return attention_triton.attention_step(
+            q, k, v, k_lengths=lengths, shared=shared, scale=scale
+        )
+    before = None
+    if shared is not None and shared.length:
+        front = slice(0, shared.length)
+        before = further(
+            None, q, shared.k[front], shared.v[front], causal=False, scale=scale, last=False
+        )
+    if len(q_lengths) == 1 or min(q_lengths) >= CUDNN_QUERIES[-1]:
+        return _each(before, q, k, v, **call)
+    if not max(k_lengths):
+        return torch.zeros_like(q) if before is None else before.out.to(q.dtype)
+    own = attention_flash.packed(q, k, v, **call)
+    return (own if before is None else attention_triton.merge_two(before, own, q.dtype)).out
+
+
+def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether the kernels hold these operands, none of which wants a gradient."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
+        return False
+    # cuDNN and FlashAttention load eight numbers at a time.
+    fits = q.shape[-1] <= _WIDEST_HEAD and q.shape[-1] % 8 == 0
+    return fits and q.dtype in _HALF and q.dtype == k.dtype == v.dtype
+
+
+def further(  # noqa: PLR0913
+    before: Part | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool,
+    scale: float | None,
+    last: bool,
+) -> Part:
+    """As `attention_parts.further`, piece by piece; may write over `before`.
+
+    Args:
+        before: attention of the same queries over other keys; None where these are the first.
+        q: queries of one sequence, or any queries that see all of these keys.
+        k: the further keys.
+        v: their values.
+        causal: whether the queries belong to the last of these keys.
+        scale: factor of the scores; None means 1 / sqrt(head_dim).
+        last: whether no keys follow: the output is then rounded to the dtype of `q`.
+
+    Returns:
+        The merged part.
+    """
+    if not len(k):
+        return _unchanged(before, q, last)
+    cut = stretches(len(q), len(k), causal=causal)
+    if len(cut) == 1:
+        return _stretch(cut[0], before, q, k, v, scale, last)
+    parts: list[Part] = []
+    for stretch in cut:
+        here = slice(stretch.first, stretch.end)
+        seen = None if before is None else Part(before.out[here], before.lse[here])
+        parts.append(_stretch(stretch, seen, q[here], k, v, scale, last))
+    return Part(torch.cat([p.out for p in parts]), torch.cat([p.lse for p in parts]))
+
+
+def _stretch(  # noqa: PLR0913
+    stretch: Stretch,
+    before: Part | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float | None,
+    last: bool,
+) -> Part:
+    """The queries of one stretch over its pieces of the keys."""
+    for piece in stretch.pieces:
+        here = slice(piece.first, piece.end)
+        found = _KERNELS[piece.kernel](q, k[here], v[here], piece.causal, scale)
+        end = last and piece is stretch.pieces[-1]
+        if before is None:
+            before = found
+        else:
+            before = attention_triton.merge_two(before, found, q.dtype if end else torch.float32)
+    return _unchanged(before, q, last=False)
+
+
+def _unchanged(before: Part | None, q: Tensor, last: bool) -> Part:
+    """What was before, with nothing added."""
+    if before is None:
+        return Part(torch.zeros_like(q), q.new_full(q.shape[:2], -torch.inf, dtype=torch.float32))
+    return Part(before.out.to(q.dtype), before.lse) if last else before
+
+
+def _each(  # noqa: PLR0913
+    before: Part | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    q_lengths: Sequence[int],
+    k_lengths: Sequence[int],
+    causal: bool,
+    scale: float | None,
+) -> Tensor:
+    """One sequence after another over its own keys, after what its queries saw before."""
+    outs: list[Tensor] = []
+    first = 0
+    for s, (queries, keys) in enumerate(zip(q_lengths, k_lengths, strict=True)):
+        here = slice(first, first + queries)
+        first += queries
+        seen = None if before is None else Part(before.out[here], before.lse[here])
+        own = (k[s, :keys], v[s, :keys])
+        outs.append(further(seen, q[here], *own, causal=causal, scale=scale, last=True).out)
+    return outs[0] if len(outs) == 1 else torch.cat(outs)
+
+
+def _cudnn(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) -> Part:
+    """By cuDNN, whose mask begins at the first key: with `causal` as many keys as queries."""
+    queries = len(q)
+    if queries < CUDNN_QUERIES[-1]:
+        # A padded call costs what a full one does, a plan for one more shape far more.
+        q = F.pad(q, (0, 0, 0, 0, 0, CUDNN_QUERIES[-1] - queries))
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(
+        q, k, v, None, True, 0.0, causal, False, scale=scale
+    )
+    lse = lse.reshape(q.shape[1], q.shape[2]).t()
+    return Part(out[0].transpose(0, 1)[:queries], lse[:queries])
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) -> Part:
+    """By FlashAttention, whose mask ends at the last key."""
+    out, lse, *_ = torch.ops.aten._flash_attention_forward(
+        q[None], k[None], v[None], None, None, len(q), len(k), 0.0, causal, False, scale=scale
+    )
+    return Part(out[0], lse[0].t())
+
+
+def _split(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) -> Part:
+    """By our kernel for few queries."""
+    return attention_triton.part(q, k, v, scale=scale)
+
+
+_KERNELS: MappingProxyType[str, Callable[[Tensor, Tensor, Tensor, bool, float | None], Part]]
+_KERNELS = MappingProxyType({"cudnn": _cudnn, "flash": _flash, "split": _split})
