@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, final
 
+import numpy as np
 import torch
 
 from timeviper.core.device import peak_bytes, pick_device
 from timeviper.core.errors import RequestError
 from timeviper.core.precision import Precision
-from timeviper.inference.decode import AnswerWriter, Ending, EndRule, decode
+from timeviper.inference.decode import Ending, decode
 from timeviper.inference.lookahead import one_thread_an_op
 from timeviper.inference.media import open_media
+from timeviper.inference.opening import Asked, open_plans
 from timeviper.inference.prefill import CLIP_FRAMES, EncodedVideo, OpenAnswer, VideoEncoder
 from timeviper.inference.request import DEFAULTS, Answer, AskOptions, interval_of
 from timeviper.inference.session import Session
+from timeviper.inference.steps import Runners
 from timeviper.inference.timing import Stopwatch, Timing
 from timeviper.inference.watch import SILENT, Watch
 from timeviper.model.vlm import TimeViper
@@ -29,18 +32,6 @@ from timeviper.video.source import Openable, open_video
 from timeviper.weights.loader import load_model, resolve
 
 __all__ = ["Answer", "AskOptions", "EncodedVideo", "Engine", "Watch"]
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """A question ready to be answered on what was encoded."""
-
-    encoded: EncodedVideo
-    opened: OpenAnswer
-    writer: AnswerWriter
-    # Seconds that this question itself has cost so far.
-    timing: Timing
-    notes: tuple[str, ...]
 
 
 @final
@@ -69,6 +60,7 @@ class Engine:
         self.model = model
         self.processor = processor
         self._encoder = VideoEncoder(model, processor, clip_frames=clip_frames, workers=threads)
+        self._runners = Runners()
 
     @classmethod
     def load(
@@ -186,10 +178,10 @@ class Engine:
             self._encoder.suffix(plan, duration_seconds=0.0, num_frames=0)
             encoded = self._encode(plan, video, options, watch)
             spent = encoded.timing
-        asked = self._open(encoded, plan, options)
+        (asked,), opened = open_plans(self._encoder, encoded, [plan], options)
         asked = replace(asked, timing=spent + asked.timing)
         clock = Stopwatch(self.device)
-        pieces = decode(self.model, [asked.opened], [asked.writer], watch=watch)
+        pieces = decode(self.model, opened, [asked.writer], runners=self._runners, watch=watch)
         while True:
             # Only the model's own time counts, not what the caller does with a piece.
             with clock.stage("answer"), one_thread_an_op(self._encoder.is_small):
@@ -228,17 +220,21 @@ class Engine:
         plans = [self.processor.plan_turns(_with_system(talk, options)) for talk in talks]
         for plan in plans:
             self._encoder.suffix(plan, duration_seconds=0.0, num_frames=0)
-        read: dict[object, EncodedVideo] = {}
-        asked: list[_Asked] = []
-        for plan in plans:
-            key = (plan.media, plan.prefix.ids.tobytes())
-            spent = Timing()
-            if key not in read:
-                read[key] = self._encode_media(plan, options, watch)
-                spent = read[key].timing
-            one = self._open(read[key], plan, options)
-            asked.append(replace(one, timing=spent + one.timing))
-        return self._write(asked, watch)
+        # Conversations about one video are read behind it together.
+        numbers: dict[object, list[int]] = {}
+        for number, plan in enumerate(plans):
+            numbers.setdefault((plan.media, plan.prefix.ids.tobytes()), []).append(number)
+        asked: list[Asked] = []
+        opened: list[OpenAnswer] = []
+        for alike in numbers.values():
+            encoded = self._encode_media(plans[alike[0]], options, watch)
+            some = open_plans(self._encoder, encoded, [plans[n] for n in alike], options)
+            first = replace(some[0][0], timing=encoded.timing + some[0][0].timing)
+            asked += [first, *some[0][1:]]
+            opened += some[1]
+        answers = self._write(asked, opened, watch)
+        order = [number for alike in numbers.values() for number in alike]
+        return [answers[place] for place in np.argsort(order)]
 
     def ask_many(
         self,
@@ -276,17 +272,21 @@ class Engine:
         watch: Watch = SILENT,
     ) -> list[Answer]:
         """As `ask_many`, for conversations that are laid out already."""
-        fitting = [_fitting(encoded, plan, options) for plan in plans]
-        pairs = zip(fitting, plans, strict=True)
-        return self._write([self._open(one, plan, options) for one, plan in pairs], watch)
+        if not plans:
+            return []
+        for plan in plans:
+            _fitting(encoded, plan, options)
+        return self._write(*open_plans(self._encoder, encoded, plans, options), watch)
 
-    def _write(self, asked: Sequence[_Asked], watch: Watch) -> list[Answer]:
+    def _write(
+        self, asked: Sequence[Asked], opened: Sequence[OpenAnswer], watch: Watch
+    ) -> list[Answer]:
         if not asked:
             return []
         clock = Stopwatch(self.device)
+        writers = [one.writer for one in asked]
         with clock.stage("answer"), one_thread_an_op(self._encoder.is_small):
-            opened = [one.opened for one in asked]
-            for _ in decode(self.model, opened, [one.writer for one in asked], watch=watch):
+            for _ in decode(self.model, opened, writers, runners=self._runners, watch=watch):
                 pass
         return [self._answer(one, clock.timing) for one in asked]
 
@@ -301,33 +301,18 @@ class Engine:
         source = open_video(video)
         policy = options.look(self.processor.config)
         sampling = sample_times(source.info.duration_seconds, policy)
+        # What the last answers ran on would keep the keys of their video.
+        self._runners.clear()
         return self._encoder.encode(source, plan, sampling, watch=watch)
 
     def _encode_media(self, plan: PromptPlan, options: AskOptions, watch: Watch) -> EncodedVideo:
         if plan.media is None:
             return self._encoder.encode_nothing(plan)
         source, sampling = open_media(plan.media, self.processor, options)
+        self._runners.clear()
         return self._encoder.encode(source, plan, sampling, watch=watch)
 
-    def _open(self, encoded: EncodedVideo, plan: PromptPlan, options: AskOptions) -> _Asked:
-        clock = Stopwatch(self.device)
-        with clock.stage("answer"), one_thread_an_op(self._encoder.is_small):
-            suffix = self._encoder.suffix(
-                plan, duration_seconds=encoded.duration_seconds, num_frames=encoded.frames
-            )
-            opened = self._encoder.open_answer(encoded, suffix)
-        rule = EndRule(
-            stop_ids=plan.stop_ids, stop=options.stop, max_new_tokens=options.max_new_tokens
-        )
-        return _Asked(
-            encoded=encoded,
-            opened=opened,
-            writer=AnswerWriter(self.processor.tokenizer, rule, options.tokens),
-            timing=clock.timing,
-            notes=self._encoder.context_notes(encoded.tokens + len(suffix)),
-        )
-
-    def _answer(self, asked: _Asked, written: Timing) -> Answer:
+    def _answer(self, asked: Asked, written: Timing) -> Answer:
         writer, encoded = asked.writer, asked.encoded
         notes = (*encoded.notes, *asked.notes)
         if writer.ending is Ending.LENGTH:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from timeviper.core.errors import CapacityError
+from timeviper.core.layout import TokenLayout
 from timeviper.inference.identity import identify
 from timeviper.inference.lookahead import Lookahead, one_thread_an_op
 from timeviper.inference.state_info import Identity
@@ -266,12 +267,22 @@ class VideoEncoder:
         state: DecoderState | None,
     ) -> DecoderState:
         """Continue a state by tokens after which more of the same prompt follow."""
-        return self._run(tokens, vision, state, more=True)[1]
+        return self._run([tokens], vision, state, more=True)[1]
 
     @torch.inference_mode()
-    def open_answer(self, encoded: EncodedVideo, suffix: PromptTokens) -> OpenAnswer:
-        """Read a question from a fork of what was encoded."""
-        out, state = self._run(suffix, None, encoded.state, more=False)
+    def open_answer(self, encoded: EncodedVideo, *suffixes: PromptTokens) -> OpenAnswer:
+        """Read questions from a fork of what was encoded, all in one pass.
+
+        Args:
+            encoded: stays as it is; its keys are shared, not copied.
+            suffixes: one or several, each of a sequence of its own.
+
+        Law: each is read as it would be alone.
+        """
+        state = encoded.state
+        # At the start of time there is nothing to continue, for any number of sequences.
+        forked = state if state.sequences is None else state.fork(len(suffixes))
+        out, state = self._run(suffixes, None, forked, more=False)
         return OpenAnswer(logits=self.model.decoder.logits(last_of_each(out)), state=state)
 
     def context_notes(self, tokens: int) -> tuple[str, ...]:
@@ -294,14 +305,15 @@ class VideoEncoder:
 
     def _run(
         self,
-        tokens: PromptTokens,
+        prompts: Sequence[PromptTokens],
         vision: Tensor | None,
         state: DecoderState | None,
         *,
         more: bool,
     ) -> tuple[Tokens, DecoderState]:
-        layout = tokens.layout
-        x = self.model.embed(torch.from_numpy(tokens.ids).to(self.device), vision, layout)
+        layout = TokenLayout.pack([tokens.layout for tokens in prompts])
+        ids = PromptTokens.join(prompts).ids
+        x = self.model.embed(torch.from_numpy(ids).to(self.device), vision, layout)
         return self.model.decoder.run(Tokens.of(x, layout), state, more=more)
 
     def clips(self, source: VideoSource, sampling: Sampling) -> Generator[Clip, None, None]:
