@@ -18,6 +18,7 @@ from timeviper.ops import (
     attention_pieces,
     attention_torch,
     conv1d_torch,
+    fp8_product_torch,
     hollow,
     layer_norm_torch,
     linear_gelu_torch,
@@ -207,6 +208,31 @@ _TABLE = MappingProxyType(
                 priority=10,
             ),
             *_only("torch", linear_gelu_torch.linear_gelu, "a product, then torch's gelu"),
+        ),
+        "fp8_product": (
+            Implementation(
+                name="scaled_mm", run=fp8_product_torch.device_product, probe=probe_fp8, priority=10
+            ),
+            Implementation(
+                name="emulated",
+                run=fp8_product_torch.emulated_product,
+                probe=linear_torch.probe_emulation,
+            ),
+        ),
+        "quantize_product": _torch_or_triton(
+            fp8_product_torch.quantize_product,
+            "plain torch",
+            kernels="timeviper.ops.fp8_product_triton:quantize_product",
+        ),
+        "add_product": _torch_or_triton(
+            fp8_product_torch.add_product,
+            "plain torch",
+            kernels="timeviper.ops.fp8_product_triton:add_product",
+        ),
+        "add_product_norm": _torch_or_triton(
+            fp8_product_torch.add_product_norm,
+            "plain torch",
+            kernels="timeviper.ops.fp8_product_triton:add_product_norm",
         ),
         "tome": _only("torch", merge.tome, "batched gathers in plain torch"),
     }

@@ -1,0 +1,109 @@
+"""FP8 products whose rows are scaled later, by the pass that reads them anyway.
+
+The device multiplies fastest when a weight has one scale and the rows have none. So a product
+leaves its rows in units of their own scales, and the next norm or activation, which is bound by
+memory, multiplies them and adds the bias while it has each row in registers.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from timeviper.ops import backend as backends
+from timeviper.ops.fp8 import Activation, Quantized, refuse_gradients
+from timeviper.ops.product import Fp8Weight, Product
+
+
+def fp8_product(
+    x: Quantized, weight: Fp8Weight, bias: Float[Tensor, "out"], *, backend: str | None = None
+) -> Product:
+    """Multiply FP8 rows by an FP8 weight, with sums in float32 that are left in bfloat16.
+
+    Args:
+        x: `(..., in)` with one scale a row.
+        weight: `(out, in)` with one scale.
+        bias: one number an output channel; waits.
+        backend: name of an implementation; None leaves the choice to the registry.
+
+    Returns:
+        The product; its values have to be finished by who reads them.
+
+    Raises:
+        ConfigError: an unknown backend, or a device without FP8.
+    """
+    chosen = backends.choose("fp8_product", backend, device_type=x.values.device.type)
+    sums: Tensor = chosen.run(x.values.flatten(0, -2), weight)
+    return Product(sums.unflatten(0, x.values.shape[:-1]), x.scales, bias)
+
+
+def quantize_product(
+    product: Product, *, activation: Activation = "none", backend: str | None = None
+) -> Quantized:
+    """Finish a product, activate it and round its rows to e4m3.
+
+    Args:
+        product: as `fp8_product` leaves it.
+        activation: computed in float32 in the same pass.
+        backend: name of an implementation; None leaves the choice to the registry.
+
+    Returns:
+        Values and one scale a row.
+
+    Raises:
+        ConfigError: a gradient is wanted, or an unknown backend.
+    """
+    refuse_gradients(*product)
+    device = product.sums.device.type
+    return backends.choose("quantize_product", backend, device_type=device).run(product, activation)
+
+
+def add_product(
+    stream: Float[Tensor, "... width"], product: Product, *, backend: str | None = None
+) -> Float[Tensor, "... width"]:
+    """Finish a product and add it to the residual stream.
+
+    Args:
+        stream: vectors along the last axis.
+        product: what is added.
+        backend: name of an implementation; None leaves the choice to the registry.
+
+    Returns:
+        The sum in the stream's dtype.
+
+    Raises:
+        ConfigError: a gradient is wanted, or an unknown backend.
+    """
+    refuse_gradients(stream, *product)
+    chosen = backends.choose("add_product", backend, device_type=stream.device.type)
+    return chosen.run(stream, product)
+
+
+def add_product_norm(
+    stream: Float[Tensor, "... width"],
+    product: Product | None,
+    weight: Float[Tensor, "width"],
+    bias: Float[Tensor, "width"],
+    *,
+    eps: float,
+    backend: str | None = None,
+) -> tuple[Float[Tensor, "... width"], Quantized]:
+    """Finish a product, add it to the stream, norm the sum and round the norm's rows to e4m3.
+
+    Args:
+        stream: vectors along the last axis.
+        product: what is added; None where nothing was added yet.
+        weight: the norm's factors, one a channel.
+        bias: the norm's bias, one number a channel.
+        eps: added to the variance.
+        backend: name of an implementation; None leaves the choice to the registry.
+
+    Returns:
+        The sum in the stream's dtype, and its norm in FP8.
+
+    Raises:
+        ConfigError: a gradient is wanted, or an unknown backend.
+    """
+    refuse_gradients(stream, *(product or ()))
+    chosen = backends.choose("add_product_norm", backend, device_type=stream.device.type)
+    return chosen.run(stream, product, weight, bias, eps)
