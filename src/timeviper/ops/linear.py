@@ -8,7 +8,26 @@ from torch import Tensor
 
 from timeviper.core.errors import ConfigError
 from timeviper.ops import backend as backends
-from timeviper.ops.fp8 import MULTIPLE, Activation, Quantized, refuse_gradients
+from timeviper.ops.fp8 import MULTIPLE, Activation, Quantized, probe_fp8, refuse_gradients
+
+
+def require_fp8(device_type: str) -> None:
+    """Refuse a device that has no FP8 products.
+
+    Args:
+        device_type: "cpu" or "cuda".
+
+    Raises:
+        ConfigError: it has none, and no emulation was asked for by an override.
+    """
+    try:
+        backends.choose("fp8_linear", device_type=device_type)
+    except ConfigError:
+        raise ConfigError(
+            want="a GPU that multiplies in FP8, of compute capability 8.9 or newer",
+            got=probe_fp8(device_type).why,
+            do="use precision bfloat16, or float32 on a CPU",
+        ) from None
 
 
 def quantize(

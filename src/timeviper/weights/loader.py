@@ -12,9 +12,11 @@ from torch import nn
 from timeviper.core.device import pick_device
 from timeviper.core.precision import Precision, default_precision
 from timeviper.model.decoder import Decoder
+from timeviper.model.linear import quantize_
 from timeviper.model.vision.tower import VisionTower
 from timeviper.model.vision.towers import build_tower
 from timeviper.model.vlm import TimeViper
+from timeviper.ops.linear import require_fp8
 from timeviper.weights.fill import fill, on_meta
 from timeviper.weights.folders import CONFIG, resolve
 from timeviper.weights.foreign import decoder_layout, tower_layout
@@ -39,14 +41,16 @@ def load_model(
         name_or_folder: name of a model that ships, or one of our checkpoint folders.
         device: where it shall live; None chooses CUDA where present.
         precision: its number format; None means bfloat16 on CUDA and float32 on a CPU. A_log,
-            dt_bias, D and alpha are float32 at least.
+            dt_bias, D and alpha are float32 at least. In `fp8` the layers of the decoder multiply
+            in FP8; embeddings, head, transfer modules, projector and tower stay bfloat16.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
         CheckpointError: an unknown name, a broken folder, or wrong tensors, all of them listed.
-        ConfigError: a config.json that describes no valid model, or no such device.
+        ConfigError: a config.json that describes no valid model, no such device, or FP8 on a
+            device without it.
     """
     folder = resolve(name_or_folder)
     config = read_config(folder)
@@ -138,8 +142,21 @@ def _filled(
     precision: Precision | None,
 ) -> _Part:
     target = pick_device(None if device is None else str(device))
-    fill(module, shards, names, device=target, dtype=(precision or default_precision(target)).dtype)
+    precision = precision or default_precision(target)
+    if precision == Precision.FP8:
+        # Before gigabytes are read.
+        require_fp8(target.type)
+    fill(module, shards, names, device=target, dtype=precision.dtype)
+    if precision == Precision.FP8:
+        _round(module)
     return module.eval()
+
+
+def _round(module: nn.Module) -> None:
+    """Put FP8 layers into the decoder of whatever was loaded."""
+    decoder = module.decoder if isinstance(module, TimeViper) else module
+    if isinstance(decoder, Decoder):
+        quantize_(decoder.layers)
 
 
 def _same(shards: Shards, prefix: str) -> dict[str, Renamed]:

@@ -11,6 +11,7 @@ from timeviper.core.config import from_dict, to_dict
 from timeviper.core.errors import ConfigError
 from timeviper.core.precision import Precision
 from timeviper.model.config import TimeViperConfig
+from timeviper.model.linear import Fp8Linear
 from timeviper.model.vlm import TimeViper
 from timeviper.weights.folders import CONFIG, whole_folder
 from timeviper.weights.shards import is_weights, read_json, write_json, write_shards
@@ -42,9 +43,10 @@ def save_model(
             and alpha are stored in float32 or better.
 
     Raises:
-        ConfigError: `max_shard_bytes` is not positive.
+        ConfigError: `max_shard_bytes` is not positive, or weights in FP8.
         CheckpointError: the disk does not take what is written.
     """
+    _refuse_fp8(model, dtype)
     tensors = model.state_dict()
     formats = {key: stored_dtype(key, tensor, dtype) for key, tensor in tensors.items()}
     with whole_folder(Path(folder), replaced=_ours) as draft:
@@ -107,7 +109,17 @@ def wanted_dtype(key: str, dtype: torch.dtype) -> torch.dtype:
 
 def precision_of(weight: Tensor) -> Precision:
     """The name of a tensor's number format."""
-    return {precision.dtype: precision for precision in Precision}[weight.dtype]
+    plain = [precision for precision in Precision if precision != Precision.FP8]
+    return {precision.dtype: precision for precision in plain}[weight.dtype]
+
+
+def _refuse_fp8(model: TimeViper, dtype: Precision | None) -> None:
+    if dtype == Precision.FP8 or any(isinstance(part, Fp8Linear) for part in model.modules()):
+        raise ConfigError(
+            want="weights in a format that training can go on from",
+            got="FP8",
+            do="load the model in bfloat16 and save that; FP8 is made when a model is loaded",
+        )
 
 
 def _ours(name: str) -> bool:
