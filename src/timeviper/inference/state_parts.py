@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -177,39 +177,46 @@ def _parts(parked: Sequence[Tokens]) -> Sequence[Tokens]:
 
 
 def _attention_entries(name: str, memory: AttentionMemory, compress: Compress) -> Iterator[Entry]:
-    for letter, rows in (("k", memory.k), ("v", memory.v)):
-        yield from _rows_entries(f"{name}.{letter}", rows, memory.lengths, compress)
+    lengths = memory.lengths
+
+    # Made when they are written, one after the other: a shared prefix is copied into each row.
+    def keys() -> Tensor:
+        return from_rows(memory.whole().k[:, : max(lengths, default=0)], lengths)
+
+    def values() -> Tensor:
+        return from_rows(memory.whole().v[:, : max(lengths, default=0)], lengths)
+
+    shape = (sum(lengths), *memory.k.shape[2:])
+    for letter, packed in (("k", keys), ("v", values)):
+        yield from _packed_entries(
+            f"{name}.{letter}", packed, shape=shape, dtype=memory.k.dtype, compress=compress
+        )
 
 
-def _rows_entries(
-    name: str, rows: Tensor, lengths: tuple[int, ...], compress: Compress
+def _packed_entries(
+    name: str,
+    packed: Callable[[], Tensor],
+    *,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    compress: Compress,
 ) -> Iterator[Entry]:
-    tokens, (heads, width) = sum(lengths), rows.shape[2:]
-
-    def packed() -> Tensor:
-        return from_rows(rows[:, : max(lengths, default=0)], lengths)
-
     if compress is Compress.FP8:
         yield Entry(
             name=name + _FP8,
             dtype=torch.float8_e4m3fn,
-            shape=(tokens, heads, width),
+            shape=shape,
             make=lambda: [to_fp8(packed())[0]],
         )
         yield Entry(
             name=name + _SCALES,
             dtype=torch.float32,
-            shape=(num_blocks(tokens), heads),
+            shape=(num_blocks(shape[0]), shape[1]),
             make=lambda: [to_fp8(packed())[1]],
         )
         return
-    dtype = _stored(rows.dtype, compress)
-    yield Entry(
-        name=name,
-        dtype=dtype,
-        shape=(tokens, heads, width),
-        make=lambda: [packed().to(dtype)],
-    )
+    stored = _stored(dtype, compress)
+    yield Entry(name=name, dtype=stored, shape=shape, make=lambda: [packed().to(stored)])
 
 
 def _stored(dtype: torch.dtype, compress: Compress) -> torch.dtype:
