@@ -71,11 +71,12 @@ def measure(decoder: Decoder, clips: list[int], meter: Meter) -> dict[str, float
     """Peaks of a video and of a question after it."""
     meter.reset()
     began = time.perf_counter()
-    state = run(decoder, TokenLayout.of((SpanKind.TEXT, PREFIX)), None, more=True)[1]
+    began_with = run(decoder, TokenLayout.of((SpanKind.TEXT, PREFIX)), None, more=True)[1]
+    state = began_with
     for number, tokens in enumerate(clips):
         state = run(decoder, TokenLayout.of((SpanKind.VISION, tokens)), state, more=True)[1]
         if number == 0:
-            state = state.reserve(sum(clips) / clips[0], SPARE)
+            state = state.reserve(sum(clips) / clips[0], SPARE, since=began_with)
     prefill = meter.peak()
     seconds = time.perf_counter() - began
     meter.reset()

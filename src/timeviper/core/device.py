@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -48,3 +50,46 @@ def peak_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def total_bytes(device: torch.device) -> int:
+    """Memory of a device, or of the machine for a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _allowed())
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that new tensors can take: on a GPU what the allocator holds empty as well."""
+    if device.type == "cuda":
+        # The limit of `set_per_process_memory_fraction` bites before the device is full.
+        share = torch.cuda.get_per_process_memory_fraction(device)
+        free, total = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device)
+        empty = reserved - torch.cuda.memory_allocated(device)
+        return min(free, max(0, int(share * total) - reserved)) + empty
+    used = _number(Path("/sys/fs/cgroup/memory.current")) or 0
+    return min(_available(), max(0, _allowed() - used))
+
+
+def _available() -> int:
+    """What Linux believes it could give; elsewhere all there is."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    words = next((line.split() for line in lines if line.startswith("MemAvailable:")), None)
+    return 1024 * int(words[1]) if words else sys.maxsize
+
+
+def _allowed() -> int:
+    """What the container may take."""
+    return _number(Path("/sys/fs/cgroup/memory.max")) or sys.maxsize
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from timeviper.core.precision import Precision
 from timeviper.inference.footprint import tower_bytes, weight_bytes
-from timeviper.inference.rehearsal import Course, Rehearsed, rehearse
+from timeviper.inference.rehearsal import Course, Held, Rehearsed, rehearse
 from timeviper.model.config import TimeViperConfig
 
 # What matrix libraries take once and keep, from the same allocator.
@@ -58,6 +58,7 @@ class Forecast:
         batch: videos that are held and asked together.
         prefill: bytes by part at the highest moment while a video is read.
         question: bytes by part at the highest moment while a question is answered.
+        held: bytes of the encoded videos, which are among both.
         device_type: where.
     """
 
@@ -66,6 +67,7 @@ class Forecast:
     batch: int
     prefill: dict[str, int]
     question: dict[str, int]
+    held: Held
     device_type: str
 
     @property
@@ -142,6 +144,7 @@ def forecast(
         question=held
         | {"question's work": max(0, done.question_peak - done.held.total)}
         | libraries,
+        held=done.held,
         device_type=setting.device_type,
     )
 

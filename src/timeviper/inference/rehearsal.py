@@ -135,18 +135,18 @@ class _Stage:
 
     def play(self) -> Rehearsed:
         """Prefix, the clips that matter, question, two steps of an answer."""
-        state = self._read(TokenLayout.of((SpanKind.TEXT, self._course.prefix)), None)
+        began = state = self._read(TokenLayout.of((SpanKind.TEXT, self._course.prefix)), None)
         peak = self._tracker.peak
         clips = list(self._course.clips)
-        begun = 0
+        done = 0
         for stop in _stops(self._course):
-            if skipped := sum(clips[begun:stop]):
+            if skipped := sum(clips[done:stop]):
                 state = self._skip(state, skipped)
                 self._tracker.restart()
             state = self._read(self._clip(clips[stop]), state)
             if stop == 0 and self._course.spare is not None:
-                state = state.reserve(sum(clips) / clips[0], self._course.spare)
-            begun = stop + 1
+                state = state.reserve(sum(clips) / clips[0], self._course.spare, since=began)
+            done = stop + 1
             peak = max(peak, self._tracker.peak)
         others = [self._another(state) for _ in range(self._course.videos - 1)]
         # The last video is read while all before it are held already.

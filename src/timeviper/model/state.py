@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -145,22 +146,32 @@ class DecoderState:
             tuple(None if p is None else p.fork(count) for p in self.pending),
         )
 
-    def reserve(self, factor: float, spare: int) -> DecoderState:
+    def reserve(
+        self, factor: float, spare: int, *, since: DecoderState | None = None
+    ) -> DecoderState:
         """The same state with room for more keys, so that none are copied while it grows.
 
         Args:
             factor: how many times as many keys each layer and site will hold.
             spare: slots beyond that.
+            since: an earlier state; only what came after it is counted `factor` times.
         """
+        before = since or DecoderState((None,) * len(self.memories), (None,) * len(self.pending))
 
-        def roomy(memory: AttentionMemory) -> AttentionMemory:
-            return memory.reserve(int(max(memory.own, default=0) * factor) + spare)
+        def roomy(memory: AttentionMemory, earlier: object) -> AttentionMemory:
+            known = isinstance(earlier, AttentionMemory)
+            base = max(earlier.own, default=0) if known else 0
+            grown = max(memory.own, default=0) - base
+            return memory.reserve(base + math.ceil(grown * factor) + spare)
 
         return DecoderState(
-            tuple(roomy(m) if isinstance(m, AttentionMemory) else m for m in self.memories),
             tuple(
-                replace(p, dropped=roomy(p.dropped)) if p is not None and p.dropped else p
-                for p in self.pending
+                roomy(m, b) if isinstance(m, AttentionMemory) else m
+                for m, b in zip(self.memories, before.memories, strict=True)
+            ),
+            tuple(
+                replace(p, dropped=roomy(p.dropped, b and b.dropped)) if p and p.dropped else p
+                for p, b in zip(self.pending, before.pending, strict=True)
             ),
         )
 
