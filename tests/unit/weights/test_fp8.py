@@ -45,13 +45,6 @@ def test_a_device_without_fp8_is_refused_with_what_to_do(load: object, tmp_path:
         load(saved(tmp_path), device="cpu", precision=Precision.FP8)
 
 
-def test_it_is_refused_before_weights_are_read(tmp_path: Path) -> None:
-    folder = saved(tmp_path)
-    (folder / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ConfigError, match="multiplies in FP8"):
-        load_model(folder, device="cpu", precision=Precision.FP8)
-
-
 def test_it_is_not_saved(tmp_path: Path) -> None:
     folder = saved(tmp_path / "one")
     with override("fp8_linear", "emulated"):
