@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from timeviper.ops import attention_flash, attention_triton
+from timeviper.ops import attention_flash, attention_pieces, attention_triton
 from timeviper.ops.attention_parts import Part, SharedKeys
-from timeviper.ops.attention_pieces import CUDNN_QUERIES, Stretch, stretches
+from timeviper.ops.attention_pieces import Stretch, stretches
 
 _HALF = (torch.float16, torch.bfloat16)
 # The widest head that all of the kernels hold.
@@ -64,7 +64,7 @@ def attention(  # noqa: PLR0913
         before = further(
             None, q, shared.k[front], shared.v[front], causal=False, scale=scale, last=False
         )
-    if len(q_lengths) == 1 or min(q_lengths) >= CUDNN_QUERIES[-1]:
+    if len(q_lengths) == 1 or min(q_lengths) >= attention_pieces.CUDNN_QUERIES[-1]:
         return _each(before, q, k, v, **call)
     if not max(k_lengths):
         return torch.zeros_like(q) if before is None else before.out.to(q.dtype)
@@ -171,10 +171,10 @@ def _each(  # noqa: PLR0913
 
 def _cudnn(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) -> Part:
     """By cuDNN, whose mask begins at the first key: with `causal` as many keys as queries."""
-    queries = len(q)
-    if queries < CUDNN_QUERIES[-1]:
+    queries, fewest = len(q), attention_pieces.CUDNN_QUERIES[-1]
+    if queries < fewest:
         # A padded call costs what a full one does, a plan for one more shape far more.
-        q = F.pad(q, (0, 0, 0, 0, 0, CUDNN_QUERIES[-1] - queries))
+        q = F.pad(q, (0, 0, 0, 0, 0, fewest - queries))
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     out, lse, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(
         q, k, v, None, True, 0.0, causal, False, scale=scale
