@@ -10,6 +10,9 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar, final
 
 import torch
+from torch import Tensor
+
+from timeviper.model.parts import Spread, in_turn
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,6 +62,32 @@ class Lookahead(Generic[Item, Result]):
         """The next item with its result; raises what `work` raised, IndexError at the end."""
         item, result = self._queue.popleft()
         return item, result.result()
+
+
+@contextmanager
+def side_by_side(threads: int) -> Generator[Spread, None, None]:
+    """Something that runs pieces of work in threads of its own, as `one_thread_an_op` wants it.
+
+    Args:
+        threads: how many pieces are worked on at a time; 1 stays in the caller's thread.
+    """
+    if threads < 2:
+        yield in_turn
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="timeviper-part") as pool:
+
+        def spread(work: Callable[[int], Tensor], count: int) -> list[Tensor]:
+            quiet = torch.is_inference_mode_enabled()
+
+            def run(number: int) -> Tensor:
+                # A thread begins with gradients, whatever its maker does.
+                with torch.inference_mode(quiet):
+                    return work(number)
+
+            # What attends over the longest past begins first: the end comes evenly.
+            return list(pool.map(run, reversed(range(count))))[::-1]
+
+        yield spread
 
 
 @contextmanager

@@ -17,11 +17,12 @@ from torch import Tensor
 from timeviper.core.errors import CapacityError
 from timeviper.core.layout import TokenLayout
 from timeviper.inference.identity import identify
-from timeviper.inference.lookahead import Lookahead, one_thread_an_op
+from timeviper.inference.lookahead import Lookahead, one_thread_an_op, side_by_side
 from timeviper.inference.state_info import Identity
 from timeviper.inference.timing import Stopwatch, Timing
 from timeviper.inference.watch import SILENT, Stage, Watch
 from timeviper.model.decoder import last_of_each
+from timeviper.model.parts import Spread, in_turn
 from timeviper.model.state import DecoderState
 from timeviper.model.tokens import Tokens
 from timeviper.model.vlm import TimeViper
@@ -282,7 +283,8 @@ class VideoEncoder:
         state = encoded.state
         # At the start of time there is nothing to continue, for any number of sequences.
         forked = state if state.sequences is None else state.fork(len(suffixes))
-        out, state = self._run(suffixes, None, forked, more=False)
+        with side_by_side(self._looks) as spread:
+            out, state = self._run(suffixes, None, forked, more=False, spread=spread)
         return OpenAnswer(logits=self.model.decoder.logits(last_of_each(out)), state=state)
 
     def context_notes(self, tokens: int) -> tuple[str, ...]:
@@ -310,11 +312,13 @@ class VideoEncoder:
         state: DecoderState | None,
         *,
         more: bool,
+        spread: Spread = in_turn,
     ) -> tuple[Tokens, DecoderState]:
         layout = TokenLayout.pack([tokens.layout for tokens in prompts])
         ids = PromptTokens.join(prompts).ids
         x = self.model.embed(torch.from_numpy(ids).to(self.device), vision, layout)
-        return self.model.decoder.run(Tokens.of(x, layout), state, more=more)
+        tokens = Tokens.of(x, layout)
+        return self.model.decoder.run(tokens, state, more=more, only_last=True, spread=spread)
 
     def clips(self, source: VideoSource, sampling: Sampling) -> Generator[Clip, None, None]:
         """Clips of a source at the chosen moments, as the vision tower wants them.

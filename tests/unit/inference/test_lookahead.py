@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from timeviper.inference.lookahead import Lookahead, one_thread_an_op
+from timeviper.inference.lookahead import Lookahead, one_thread_an_op, side_by_side
 
 
 def test_results_come_in_order_however_long_they_take():
@@ -98,3 +98,41 @@ def test_torchs_threads_come_back():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_pieces_side_by_side_keep_their_order_and_the_callers_mode():
+    def piece(number: int) -> torch.Tensor:
+        time.sleep(0.01 * (number % 2))
+        made = torch.full((), float(number))
+        assert made.is_inference() == torch.is_inference_mode_enabled()
+        return made
+
+    for threads in (1, 3):
+        with side_by_side(threads) as spread, torch.inference_mode():
+            found = spread(piece, 7)
+        assert [float(n) for n in found] == list(range(7))
+        assert all(n.is_inference() for n in found)
+        with side_by_side(threads) as spread:
+            assert not any(n.is_inference() for n in spread(piece, 2))
+
+
+def test_pieces_run_in_as_many_threads_as_were_asked_for():
+    seen, together = set(), threading.Barrier(2, timeout=10)
+
+    def piece(number: int) -> torch.Tensor:
+        seen.add(threading.get_ident())
+        together.wait()
+        return torch.zeros(())
+
+    with side_by_side(2) as spread:
+        spread(piece, 4)
+    assert len(seen) == 2
+    assert threading.get_ident() not in seen
+
+
+def test_a_piece_that_fails_reaches_the_caller():
+    def piece(number: int) -> torch.Tensor:
+        raise ValueError(f"piece {number}")
+
+    with pytest.raises(ValueError, match="piece"), side_by_side(2) as spread:
+        spread(piece, 2)
