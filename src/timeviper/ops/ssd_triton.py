@@ -41,7 +41,7 @@ class Tuning:
         programs: walking programs wanted on each multiprocessor before sequences are cut; None
             takes as many as its registers hold.
         shortest: fewest chunks of a segment that a sequence is cut into.
-        walk_block: most channels of a head that one walking program holds.
+        second: least width of the second part of a head whose head_dim is no power of two.
         walk: warps and stages of the walks; None takes them by size.
         gradients: warps and stages of the kernel over chunks; None takes them by size.
         precision: how float32 products are computed, a name of Triton's. "ieee" leaves the matrix
@@ -50,7 +50,7 @@ class Tuning:
 
     programs: int | None = None
     shortest: int = 8
-    walk_block: int = 128
+    second: int = 16
     walk: tuple[int, int] | None = None
     gradients: tuple[int, int] | None = None
     precision: str = "tf32x3"
@@ -364,7 +364,7 @@ class _Work:
         counts = [-(-length // options.chunk) for length in options.lengths]
         most = most_chunks(
             counts,
-            walkers=heads * -(-head_dim // min(tuning.walk_block, _padded(head_dim))),
+            walkers=heads,
             wanted=(tuning.programs or _residents(head_dim, size)) * _processors(x.device),
             shortest=tuning.shortest,
         )
@@ -501,9 +501,8 @@ class _Work:
             emit: outputs to fill and weight of the direct path, or None.
         """
         y, direct = emit or (None, None)
-        block = min(self.options.tuning.walk_block, _padded(self.head_dim))
-        grid = len(self.plan.segments), self.heads, -(-self.head_dim // block)
-        kernels.walk_kernel[grid](
+        parts = _parts(self.head_dim, self.options.tuning.second)
+        kernels.walk_kernel[self.heads, len(self.plan.segments)](
             kernels.View.of(walk.x),
             kernels.View.of(walk.B),
             kernels.View.of(walk.C),
@@ -517,9 +516,11 @@ class _Work:
             self.segments,
             self.num_chunks,
             self.heads,
-            **self._sizes(block),
+            **self._sizes(),
+            P1=parts[0],
+            P2=parts[1],
             REVERSE=walk.reverse,
-            **self._launch(self.options.tuning.walk),
+            **self._launch(self.options.tuning.walk, (4, 3)),
         )
 
     def join(
@@ -564,31 +565,31 @@ class _Work:
             self.chunks,
             self.num_chunks,
             self.heads,
-            **self._sizes(_padded(self.head_dim)),
-            **self._launch(self.options.tuning.gradients),
+            **self._sizes(),
+            BP=_padded(self.head_dim),
+            **self._launch(self.options.tuning.gradients, (8, 2)),
         )
         return found
 
-    def _sizes(self, block: int) -> dict[str, Any]:
+    def _sizes(self) -> dict[str, Any]:
         """Sizes that kernels are compiled for."""
         return {
             "RATIO": self.heads // self.groups,
             "P": self.head_dim,
             "N": self.size,
             "Q": self.options.chunk,
-            "BP": block,
             "BN": _padded(self.size),
             "OPERAND": _TRITON_DTYPES[self.operand],
             "PRECISION": self.options.tuning.precision,
         }
 
-    def _launch(self, asked: tuple[int, int] | None) -> dict[str, int]:
+    def _launch(self, asked: tuple[int, int] | None, large: tuple[int, int]) -> dict[str, int]:
         """Warps and stages: those asked for, or by the size of a state."""
         if asked is None and self.operand != torch.bfloat16:
             # Tiles of float32 fill registers and shared memory: many warps, nothing ahead.
             asked = (8, 1)
         elif asked is None:
-            asked = (4, 2) if _residents(self.head_dim, self.size) > 1 else (8, 2)
+            asked = (4, 2) if _residents(self.head_dim, self.size) > 1 else large
         return {"num_warps": asked[0], "num_stages": asked[1]}
 
 
@@ -603,6 +604,14 @@ def _flat(values: Tensor | None) -> Tensor | None:
 def _padded(size: int, least: int = 16) -> int:
     """The power of two that holds `size`; matrix units take no less than 16."""
     return max(least, 1 << (size - 1).bit_length())
+
+
+def _parts(head_dim: int, second: int) -> tuple[int, int]:
+    """Widths of the parts in which a head is carried: a power of two and, padded, the rest."""
+    if _padded(head_dim) == head_dim or head_dim < 32:
+        return _padded(head_dim), 0
+    large = _padded(head_dim) // 2
+    return large, _padded(head_dim - large, second)
 
 
 def _residents(head_dim: int, size: int) -> int:

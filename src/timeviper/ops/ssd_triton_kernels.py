@@ -239,23 +239,6 @@ def _load_state(
 
 @no_type_check
 @triton.jit
-def _store_state(
-    to: tl.tensor,
-    number: tl.tensor,
-    p: tl.tensor,
-    n: tl.tensor,
-    state: tl.tensor,
-    P: tl.constexpr,
-    N: tl.constexpr,
-) -> None:
-    """Write state number `number` of a list."""
-    places = number * (P * N) + p[:, None] * N + n[None, :]
-    mask = (p < P)[:, None] & (n < N)[None, :]
-    tl.store(to + places, state.to(to.dtype.element_ty), mask=mask)
-
-
-@no_type_check
-@triton.jit
 def _reach(sums: tl.tensor, i: tl.tensor) -> tl.tensor:
     """exp(sum_i - sum_j) for sources j no later than i, zero elsewhere; (i, j)."""
     # Masked before exp: a future span would overflow it.
@@ -275,20 +258,117 @@ def _diagonal(D: tl.tensor | None, head: tl.tensor, i: tl.tensor) -> tl.tensor:
 
 @no_type_check
 @triton.jit
+def _part(
+    view: View,
+    head: tl.tensor,
+    token: tl.tensor,
+    seen: tl.tensor,
+    channels: tl.tensor,
+    WIDTH: tl.constexpr,
+    WHOLE: tl.constexpr,
+) -> tl.tensor:
+    """Values of the tokens from `token` on at some channels; WHOLE says that all of those exist."""
+    i = tl.arange(0, seen.shape[0])
+    # One 64-bit address a tile: offsets inside it fit 32 bits.
+    base = view.base + token * view.token + head * view.group
+    mask = seen[:, None]
+    if not WHOLE:
+        mask = mask & (channels < WIDTH)[None, :]
+    places = i[:, None] * view.token + channels[None, :] * view.channel
+    return tl.load(base + places, mask=mask, other=0.0)
+
+
+@no_type_check
+@triton.jit
+def _store_part(
+    y: tl.tensor,
+    row: tl.tensor,
+    step: tl.tensor,
+    seen: tl.tensor,
+    channels: tl.tensor,
+    values: tl.tensor,
+    WIDTH: tl.constexpr,
+    WHOLE: tl.constexpr,
+) -> None:
+    """Write outputs from row number `row` on, `step` values further a token."""
+    i = tl.arange(0, seen.shape[0])
+    mask = seen[:, None]
+    if not WHOLE:
+        mask = mask & (channels < WIDTH)[None, :]
+    to = y + row * WIDTH + i[:, None] * step + channels[None, :]
+    tl.store(to, values.to(y.dtype.element_ty), mask=mask)
+
+
+@no_type_check
+@triton.jit
+def _load_turned(
+    values: tl.tensor,
+    number: tl.tensor,
+    p: tl.tensor,
+    n: tl.tensor,
+    P: tl.constexpr,
+    N: tl.constexpr,
+) -> tl.tensor:
+    """State number `number` of a list, turned and padded with zeros; (BN, BP)."""
+    places = p[None, :] * N + n[:, None]
+    mask = (p < P)[None, :] & (n < N)[:, None]
+    return tl.load(values + number * (P * N) + places, mask=mask, other=0.0)
+
+
+@no_type_check
+@triton.jit
+def _store_turned(
+    to: tl.tensor,
+    number: tl.tensor,
+    p: tl.tensor,
+    n: tl.tensor,
+    state: tl.tensor,
+    P: tl.constexpr,
+    N: tl.constexpr,
+) -> None:
+    """Write a turned state as state number `number` of a list."""
+    places = p[None, :] * N + n[:, None]
+    mask = (p < P)[None, :] & (n < N)[:, None]
+    tl.store(to + number * (P * N) + places, state.to(to.dtype.element_ty), mask=mask)
+
+
+@no_type_check
+@triton.jit
+def _mixing(
+    b: tl.tensor,
+    c: tl.tensor,
+    step: tl.tensor,
+    sums: tl.tensor,
+    D: tl.tensor | None,
+    head: tl.tensor,
+    PRECISION: tl.constexpr,
+) -> tl.tensor:
+    """What each token of a chunk reads from each: decayed products, the direct path included."""
+    i = tl.arange(0, sums.shape[0])
+    # A power of two is one instruction; sums of decays are scaled for it once a token.
+    log2 = sums * 1.4426950408889634
+    # Masked before the power: a future span would overflow it.
+    spans = tl.where(i[:, None] >= i[None, :], log2[:, None] - log2[None, :], float("-inf"))
+    mixed = tl.dot(c, tl.trans(b), input_precision=PRECISION) * (tl.exp2(spans) * step[None, :])
+    if D is not None:
+        direct = tl.load(D + head).to(tl.float32)
+        mixed = tl.where(i[:, None] == i[None, :], mixed + direct, mixed)
+    return mixed
+
+
+@no_type_check
+@triton.jit
 def _outputs(
     state: tl.tensor,
     x: tl.tensor,
-    b: tl.tensor,
     c: tl.tensor,
-    weights: tl.tensor,
-    direct: tl.tensor,
+    mixed: tl.tensor,
     sums: tl.tensor,
     PRECISION: tl.constexpr,
 ) -> tl.tensor:
     """What a chunk reads from the state before it and from its own tokens; (Q, BP)."""
-    mixed = tl.dot(c, tl.trans(b), input_precision=PRECISION) * weights + direct
-    out = tl.dot(c, tl.trans(state), input_precision=PRECISION) * tl.exp(sums)[:, None]
-    return tl.dot(mixed.to(x.dtype), x, acc=out, input_precision=PRECISION)
+    out = tl.dot(c, state.to(c.dtype), input_precision=PRECISION) * tl.exp(sums)[:, None]
+    return tl.dot(mixed, x, acc=out, input_precision=PRECISION)
 
 
 @no_type_check
@@ -312,54 +392,71 @@ def walk_kernel(
     P: tl.constexpr,
     N: tl.constexpr,
     Q: tl.constexpr,
-    BP: tl.constexpr,
+    P1: tl.constexpr,
+    P2: tl.constexpr,
     BN: tl.constexpr,
     REVERSE: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """Carry one head's state through the chunks of a segment, in registers.
+    """Carry one head's state through the chunks of a segment, in registers, as (BN, P1 + P2).
 
     Forward: h <- exp(sum) h + sum of exp(what is left) dt x B; REVERSE carries the gradient of
     the state backwards, with the outputs' gradient as `x` and C as `B`. What is not None is
     written: outputs `y`, the state met before each chunk `kept`, the last state `ends` and the
-    segment's summed decay `decays`.
+    segment's summed decay `decays`. A head_dim that is no power of two is carried in two parts.
     """
-    segment = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(1).to(tl.int64)
-    p, n = tl.program_id(2) * BP + tl.arange(0, BP), tl.arange(0, BN)
-    i = tl.arange(0, Q)
+    head = tl.program_id(0).to(tl.int64)
+    segment = tl.program_id(1).to(tl.int64)
+    i, n, p1 = tl.arange(0, Q), tl.arange(0, BN), tl.arange(0, P1)
+    p2 = P1 + tl.arange(0, P2 if P2 > 0 else 16)
     row = segments + 4 * segment
     first, many = tl.load(row), tl.load(row + 1).to(tl.int32)
-    token, end = tl.load(row + 2), tl.load(row + 3)
-    state = tl.zeros((BP, BN), dtype=tl.float32)
+    begin, end = tl.load(row + 2), tl.load(row + 3)
+    own, group = segment * num_heads + head, head // RATIO
+    s1, s2 = tl.zeros((BN, P1), dtype=tl.float32), tl.zeros((BN, P2 if P2 > 0 else 1), tl.float32)
     if starts is not None:
-        state += _load_state(starts, segment * num_heads + head, p, n, P, N).to(tl.float32)
+        s1 += _load_turned(starts, own, p1, n, P, N).to(tl.float32)
+        if P2 > 0:
+            s2 += _load_turned(starts, own, p2, n, P, N).to(tl.float32)
     total = 0.0
     for turn in range(many):
-        chunk = first + (many - 1 - turn if REVERSE else turn)
-        tokens = token + (chunk - first) * Q + i
-        seen = tokens < end
+        past = many - 1 - turn if REVERSE else turn
+        chunk, token = first + past, begin + past.to(tl.int64) * Q
+        seen = i < (end - token).to(tl.int32)
         at = (head * num_chunks + chunk) * Q
         step_i, sum_i = tl.load(steps + at + i), tl.load(sums + at + i)
         last = tl.load(sums + at + Q - 1)
-        x_i = _tile(x, head, tokens, seen, p, P).to(OPERAND)
-        b_i = _tile(B, head // RATIO, tokens, seen, n, N).to(OPERAND)
+        b_i = _part(B, group, token, seen, n, N, BN == N).to(OPERAND)
+        x1 = _part(x, head, token, seen, p1, P, P1 <= P).to(OPERAND)
+        if P2 > 0:
+            x2 = _part(x, head, token, seen, p2, P, P1 + P2 == P).to(OPERAND)
         if kept is not None:
-            _store_state(kept, chunk * num_heads + head, p, n, state, P, N)
+            _store_turned(kept, chunk * num_heads + head, p1, n, s1, P, N)
+            if P2 > 0:
+                _store_turned(kept, chunk * num_heads + head, p2, n, s2, P, N)
         if y is not None:
-            c_i = _tile(C, head // RATIO, tokens, seen, n, N).to(OPERAND)
-            weights, direct = _reach(sum_i, i) * step_i[None, :], _diagonal(D, head, i)
-            out = _outputs(state.to(OPERAND), x_i, b_i, c_i, weights, direct, sum_i, PRECISION)
-            _store_tile(y, tokens * num_heads + head, seen, p, out, P)
+            c_i = _part(C, group, token, seen, n, N, BN == N).to(OPERAND)
+            mixed = _mixing(b_i, c_i, step_i, sum_i, D, head, PRECISION).to(OPERAND)
+            to, step = token * num_heads + head, num_heads * P
+            out = _outputs(s1, x1, c_i, mixed, sum_i, PRECISION)
+            _store_part(y, to, step, seen, p1, out, P, P1 <= P)
+            if P2 > 0:
+                out = _outputs(s2, x2, c_i, mixed, sum_i, PRECISION)
+                _store_part(y, to, step, seen, p2, out, P, P1 + P2 == P)
         weight = tl.exp(sum_i) if REVERSE else step_i * tl.exp(last - sum_i)
-        entering = (b_i * weight[:, None]).to(OPERAND)
-        state *= tl.exp(last)
-        state = tl.dot(tl.trans(x_i), entering, acc=state, input_precision=PRECISION)
+        turned, decay = tl.trans(b_i), tl.exp(last)
+        enters = (x1 * weight[:, None]).to(OPERAND)
+        s1 = tl.dot(turned, enters, acc=s1 * decay, input_precision=PRECISION)
+        if P2 > 0:
+            enters2 = (x2 * weight[:, None]).to(OPERAND)
+            s2 = tl.dot(turned, enters2, acc=s2 * decay, input_precision=PRECISION)
         total += last
     if ends is not None:
-        _store_state(ends, segment * num_heads + head, p, n, state, P, N)
-        tl.store(decays + segment * num_heads + head, total)
+        _store_turned(ends, own, p1, n, s1, P, N)
+        if P2 > 0:
+            _store_turned(ends, own, p2, n, s2, P, N)
+        tl.store(decays + own, total)
 
 
 @no_type_check

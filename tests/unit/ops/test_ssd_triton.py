@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,11 +111,18 @@ def test_every_ratio_of_heads_to_groups(heads: int, groups: int) -> None:
     _compare(_scan(operands, [21, 4]), operands, _oracle(operands, [21, 4]))
 
 
-def test_sizes_beyond_one_block() -> None:
-    """Heads in blocks of 16 channels, more heads than a block of steps, a state of 17."""
+@pytest.mark.parametrize("tuning", [WHOLE, CUT], ids=["whole", "cut"])
+@pytest.mark.parametrize(("head_dim", "second"), [(48, 16), (48, 32), (40, 16)])
+def test_heads_in_two_parts(tuning: Any, head_dim: int, second: int) -> None:
+    """A head_dim that is no power of two is carried as a large part and a padded rest."""
+    operands = _leaves([18, 35], head_dim=head_dim, size=17)
+    tuning = replace(tuning, second=second)
+    _compare(_scan(operands, [18, 35], tuning), operands, _oracle(operands, [18, 35]))
+
+
+def test_more_heads_than_a_block_of_steps() -> None:
     operands = _leaves([18], heads=18, head_dim=18, size=17)
-    tuning = ssd_triton.Tuning(walk_block=16, programs=1000, shortest=1)
-    _compare(_scan(operands, [18], tuning), operands, _oracle(operands, [18]))
+    _compare(_scan(operands, [18], CUT), operands, _oracle(operands, [18]))
 
 
 @pytest.mark.parametrize("tuning", [WHOLE, CUT], ids=["whole", "cut"])

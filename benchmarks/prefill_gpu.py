@@ -1,0 +1,221 @@
+"""Time the 9B language model reading a long video on one GPU: seconds, memory, the next question.
+
+    python -m benchmarks.prefill_gpu [--model nano-9b-v2] [--frames 10240 ...] [--chunk 8192]
+        [--precision bf16|fp8] [--peer] [--marks] [--toy] [--out FILE]
+
+Weights and vision tokens are random; sizes are the preset's own. First the same tokens are read
+under two cuts and must give the same scores of the next token. --peer also times Qwen2.5-7B of
+transformers, one shot, in the same call. --marks prints the seconds at 1k, 10k, 30k, ... frames
+on the way of the longest one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu import GIB, ceilings, distance, peak_gib, random_decoder, save
+from timeviper.core.layout import SpanKind, TokenLayout
+from timeviper.model.decoder import Decoder, last_of_each
+from timeviper.model.state import DecoderState
+from timeviper.model.tokens import Tokens
+
+TOKENS_A_FRAME = 16
+QUESTION = 32
+MARKS = (1_000, 3_000, 10_000, 30_000, 100_000)
+# Scores of the next token under two cuts, bfloat16 through 56 layers, relative.
+SAME = 3e-2
+
+
+def device() -> str:
+    """CUDA, or the CPU for a rehearsal."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def wait() -> None:
+    """Until the device has done all it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def vision(decoder: Decoder, count: int, seed: int) -> Tensor:
+    """Random vision tokens as a projector gives them."""
+    generator = torch.Generator(device()).manual_seed(seed)
+    like = decoder.embed_tokens.weight
+    shape = count, decoder.config.hidden_size
+    return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
+def read(
+    decoder: Decoder, frames: int, chunk: int, marks: dict[int, float] | None = None
+) -> DecoderState:
+    """Read frames in chunks as the engine does; where `marks` are wanted, seconds at each."""
+    began, state = time.perf_counter(), None
+    total = frames * TOKENS_A_FRAME
+    for start in range(0, total, chunk):
+        count = min(chunk, total - start)
+        layout = TokenLayout.pack([TokenLayout.of((SpanKind.VISION, count))])
+        # The same few blocks again and again: what is read does not change the work.
+        x = vision(decoder, count, seed=start % 7)
+        _, state = decoder.run(Tokens.of(x, layout), state, more=True)
+        if start == 0:
+            state = state.reserve(total / count, 1024)
+        done = (start + count) // TOKENS_A_FRAME
+        for mark in MARKS if marks is not None else ():
+            if mark <= done and mark not in marks:
+                wait()
+                marks[mark] = time.perf_counter() - began
+    wait()
+    return state
+
+
+def question(decoder: Decoder, state: DecoderState, seed: int = 0) -> Tensor:
+    """Scores of the first token of an answer."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, decoder.config.vocab_size, (QUESTION,), generator=generator)
+    layout = TokenLayout.pack([TokenLayout.of((SpanKind.INSTRUCTION, QUESTION))])
+    tokens = Tokens.of(decoder.embed(ids.to(device())), layout)
+    return decoder.logits(last_of_each(decoder.run(tokens, state)[0]))
+
+
+def check(decoder: Decoder, chunk: int) -> float:
+    """Two cuts of the same tokens must lead to the same scores."""
+    x = vision(decoder, 3 * chunk // 2, seed=1)
+    found = []
+    for size in (chunk, chunk // 4 + 3):
+        state = None
+        for part in x.split(size):
+            layout = TokenLayout.pack([TokenLayout.of((SpanKind.VISION, len(part)))])
+            _, state = decoder.run(Tokens.of(part, layout), state, more=True)
+        found.append(question(decoder, state))
+    gap = distance(found[0].float(), found[1].float())
+    if not gap < SAME:
+        raise SystemExit(f"refused: two cuts of the same video differ by {gap:.3g}")
+    return gap
+
+
+def measure(decoder: Decoder, frames: int, chunk: int, *, marks: bool) -> dict[str, Any]:
+    """Seconds of reading, of the first question and of the next, and peaks of memory in GiB."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    on_the_way: dict[int, float] | None = {} if marks else None
+    began = time.perf_counter()
+    state = read(decoder, frames, chunk, on_the_way)
+    record: dict[str, Any] = {"frames": frames, "prefill_s": time.perf_counter() - began}
+    record["state_gib"] = state.nbytes / GIB
+    if torch.cuda.is_available():
+        record["prefill_peak_gib"] = peak_gib()
+        torch.cuda.reset_peak_memory_stats()
+    for name in ("question_s", "next_question_s", "third_question_s"):
+        began = time.perf_counter()
+        scores = question(decoder, state, seed=len(name))
+        wait()
+        record[name] = time.perf_counter() - began
+        if not bool(torch.isfinite(scores).all()):
+            raise SystemExit("refused: scores are not finite")
+    if torch.cuda.is_available():
+        record["question_peak_gib"] = peak_gib()
+    if on_the_way is not None:
+        record["seconds_at"] = on_the_way
+    return record
+
+
+def peer(frames: int) -> dict[str, Any]:
+    """Qwen2.5-7B of transformers reading as many tokens in one shot."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=152064,
+        hidden_size=3584,
+        intermediate_size=18944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        max_position_embeddings=262144,
+    )
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        model = Qwen2ForCausalLM._from_config(config, attn_implementation="sdpa").eval()
+    torch.set_default_dtype(torch.float32)
+    ids = torch.randint(0, 1000, (1, frames * TOKENS_A_FRAME), device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    model(ids[:, :1024], logits_to_keep=1)
+    wait()
+    began = time.perf_counter()
+    model(ids, logits_to_keep=1, use_cache=True)
+    wait()
+    return {"name": "Qwen2.5-7B", "prefill_s": time.perf_counter() - began, "peak": peak_gib()}
+
+
+def arguments() -> argparse.Namespace:
+    """What the caller wants."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", nargs="+", default=["nano-9b-v2", "nano-9b-v2-transv"])
+    parser.add_argument("--frames", nargs="+", type=int, default=[1024, 10_240])
+    parser.add_argument("--chunk", type=int, default=8192)
+    parser.add_argument("--precision", choices=["bf16", "fp8"], default="bf16")
+    parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--marks", action="store_true")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Check, measure, save."""
+    args = arguments()
+    record: dict[str, Any] = {"chunk": args.chunk, "precision": args.precision, "runs": []}
+    if not args.toy:
+        record["ceilings"] = ceilings()
+    for name in args.model:
+        decoder = random_decoder(name, device=device())
+        if args.precision == "fp8":
+            quantise(decoder)
+        gap = check(decoder, args.chunk)
+        read(decoder, 2 * args.chunk // TOKENS_A_FRAME, args.chunk)
+        for frames in args.frames:
+            run = {"model": name, "cuts_differ_by": gap}
+            run |= measure(decoder, frames, args.chunk, marks=args.marks)
+            record["runs"].append(run)
+            print(run, flush=True)
+        if args.profile:
+            profile(decoder, args.chunk)
+        del decoder
+    if args.peer:
+        gc.collect()
+        torch.cuda.empty_cache()
+        record["peer"] = peer(max(args.frames))
+    save(record, args.out)
+
+
+def quantise(decoder: Decoder) -> None:
+    """Products of the layers in FP8."""
+    from timeviper.model.linear import quantize_
+
+    quantize_(decoder.layers)
+
+
+def profile(decoder: Decoder, chunk: int) -> None:
+    """Kernels of four chunks behind a long past, the heaviest first."""
+    state = read(decoder, 2048, chunk)
+    layout = TokenLayout.pack([TokenLayout.of((SpanKind.VISION, chunk))])
+    with torch.profiler.profile() as found:
+        for _ in range(2):
+            x = vision(decoder, chunk, seed=0)
+            _, state = decoder.run(Tokens.of(x, layout), state, more=True)
+        wait()
+    print(found.key_averages().table(sort_by="cuda_time_total", row_limit=30), flush=True)
+
+
+if __name__ == "__main__":
+    main()
