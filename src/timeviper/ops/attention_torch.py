@@ -34,7 +34,7 @@ def attention(  # noqa: PLR0913
 ) -> Tensor:
     """As `ops.attention.attention`, whose checks have passed."""
     if shared is not None and shared.length:
-        return _behind_shared(q, k, v, q_lengths, k_lengths, causal, scale, shared)
+        return behind_shared(q, k, v, q_lengths, k_lengths, causal, scale, shared)
     if not q.shape[0] or not max(k_lengths):
         return torch.zeros_like(q)
     if is_even(q_lengths) and is_even(k_lengths):
@@ -74,7 +74,7 @@ def attention_step(
     )
 
 
-def _behind_shared(  # noqa: PLR0913
+def behind_shared(  # noqa: PLR0913
     q: Tensor,
     k: Tensor,
     v: Tensor,
