@@ -142,6 +142,8 @@ def _write(file: BinaryIO, entry: Entry) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
+    if tensor.numel() == 0:
+        return memoryview(b"")
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
 

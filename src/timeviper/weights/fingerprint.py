@@ -42,9 +42,10 @@ def fingerprint(module: nn.Module) -> str:
 def _digest(tensor: Tensor) -> str:
     exact = _narrowest(tensor.detach())
     said = hashlib.sha256(f"{exact.dtype} {tuple(exact.shape)}\n".encode())
-    # Bytes of a tensor without axes can be seen only after it got one.
-    flat = exact.cpu().contiguous().reshape(-1)
-    said.update(flat.view(torch.uint8).numpy().data)
+    if exact.numel():
+        # Bytes of a tensor without axes can be seen only after it got one.
+        flat = exact.cpu().contiguous().reshape(-1)
+        said.update(flat.view(torch.uint8).numpy().data)
     return said.hexdigest()
 
 

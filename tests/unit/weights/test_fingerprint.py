@@ -53,6 +53,7 @@ def test_scalars_integers_small_floats_and_nan_have_a_fingerprint():
     model.alpha = nn.Parameter(torch.tensor(0.5))
     model.register_buffer("count", torch.tensor([3], dtype=torch.int64))
     model.register_buffer("small", torch.ones(4).to(torch.float8_e4m3fn))
+    model.register_buffer("empty", torch.zeros(0, 3))
     model.register_buffer("odd", torch.tensor([float("nan"), 1.0]))
     known = fingerprint(model)
     assert known == fingerprint(model)
