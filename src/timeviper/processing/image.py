@@ -135,7 +135,25 @@ def prepare_frames(
         ConfigError: frames of another size where resizing is off.
     """
     # Torch takes no read-only or reversed arrays; others are shared, not copied.
-    pixels = torch.from_numpy(np.require(frames, requirements=["C", "W"])).permute(0, 3, 1, 2)
+    return prepare(torch.from_numpy(np.require(frames, requirements=["C", "W"])), config)
+
+
+def prepare(
+    frames: UInt8[Tensor, "frame height width 3"], config: ImageConfig
+) -> Float[Tensor, "frame 3 size size"]:
+    """As `prepare_frames`, for frames that are where the tower is: a quarter of the bytes travel.
+
+    Args:
+        frames: decoded RGB frames, on any device.
+        config: of the tower.
+
+    Returns:
+        float32 pixels on the same device, those of `prepare_frames`.
+
+    Raises:
+        ConfigError: frames of another size where resizing is off.
+    """
+    pixels = frames.permute(0, 3, 1, 2)
     if pixels.shape[-2:] != (config.size, config.size):
         if not config.do_resize:
             raise ConfigError(
@@ -148,8 +166,8 @@ def prepare_frames(
     scaled = scaled.mul_(config.rescale_factor)
     if not config.do_normalize:
         return scaled
-    mean = torch.tensor(config.image_mean).view(3, 1, 1)
-    return scaled.sub_(mean).div_(torch.tensor(config.image_std).view(3, 1, 1))
+    mean = scaled.new_tensor(config.image_mean).view(3, 1, 1)
+    return scaled.sub_(mean).div_(scaled.new_tensor(config.image_std).view(3, 1, 1))
 
 
 def _square(
@@ -170,7 +188,8 @@ def _square(
     inner_width = max(1, round(size * width / longest))
     inner = _interpolate(pixels, inner_height, inner_width, config.resample)
     level = torch.tensor(config.image_mean).div(config.rescale_factor).round().clamp(0, 255)
-    canvas = level.to(torch.uint8).view(1, 3, 1, 1).repeat(len(pixels), 1, size, size)
+    level = level.to(pixels.device, torch.uint8).view(1, 3, 1, 1)
+    canvas = level.repeat(len(pixels), 1, size, size)
     top, left = (size - inner_height) // 2, (size - inner_width) // 2
     canvas[..., top : top + inner_height, left : left + inner_width] = inner
     return canvas
@@ -182,7 +201,12 @@ def _interpolate(
     # In eight bits: a quarter of the memory, and rounded as Pillow does.
     if len(pixels) == 0 or pixels.shape[-2:] == (height, width):
         return pixels.new_empty(0, 3, height, width) if len(pixels) == 0 else pixels
-    return F.interpolate(pixels, (height, width), mode=resample.value, antialias=True)
+    size, mode = (height, width), resample.value
+    if pixels.device.type == "cpu":
+        return F.interpolate(pixels, size, mode=mode, antialias=True)
+    # A GPU has no filters of eight bits.
+    wide = F.interpolate(pixels.float(), size, mode=mode, antialias=True)
+    return wide.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _side(size: object) -> int:

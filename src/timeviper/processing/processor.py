@@ -17,7 +17,7 @@ from timeviper.core.errors import CheckpointError, ConfigError
 from timeviper.processing.chat_template import ChatTemplate, chat_template, to_jinja
 from timeviper.processing.clip_tokens import ClipWriter, PromptTokens
 from timeviper.processing.conversation import Lesson, Shown, Writers, lay_out
-from timeviper.processing.image import ImageConfig, prepare_frames
+from timeviper.processing.image import ImageConfig, prepare, prepare_frames
 from timeviper.processing.messages import (
     ImagePart,
     Message,
@@ -182,6 +182,12 @@ class Processor:
     ) -> Float[Tensor, "frame 3 size size"]:
         """Decoded frames as the vision tower reads them."""
         return prepare_frames(frames, self.image)
+
+    def pixels_there(
+        self, frames: UInt8[Tensor, "frame height width 3"]
+    ) -> Float[Tensor, "frame 3 size size"]:
+        """As `pixels`, for frames that were moved to the tower's device."""
+        return prepare(frames, self.image)
 
     def _writer(self, *, mark_every: int) -> ClipWriter:
         return ClipWriter(

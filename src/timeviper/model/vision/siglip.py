@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from timeviper.model.config import VisionConfig
 from timeviper.model.vision.layer import SiglipLayer
 from timeviper.model.vision.tower import VisionTower
+from timeviper.ops.fp8_product import add_product
+from timeviper.ops.product import Product
 
 
 @final
@@ -106,9 +108,11 @@ def run_layers(
     layers: nn.ModuleList, stream: Float[Tensor, "frame patch channel"]
 ) -> Float[Tensor, "frame patch channel"]:
     """The stream after all layers; each adds the update of the one before."""
-    update = None
+    update: Tensor | Product | None = None
     for layer in layers:
         stream, update = layer(stream, update)
+    if isinstance(update, Product):
+        return add_product(stream, update)
     return stream if update is None else stream + update
 
 
