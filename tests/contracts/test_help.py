@@ -33,6 +33,8 @@ COMMANDS = {
     "bench synthreel",
     "demo",
     "doctor",
+    "encode",
+    "info",
     "inspect",
     "synth",
     "synth make",
