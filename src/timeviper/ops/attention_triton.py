@@ -400,8 +400,11 @@ def _split_kernel(
     if INTERPRETED:
         # The interpreter counts no loop whose ends a kernel computed.
         start = begin
+        queries = queries.to(tl.float32)
         while start < end:
             keys, values, seen = _read(k, v, k_step, v_step, start, end, HEAD_DIM, BLOCK_D, KEYS)
+            # Nor does it multiply bfloat16.
+            keys, values = keys.to(tl.float32), values.to(tl.float32)
             top, total, sums = _add(queries, keys, values, seen, top, total, sums, factor, EXACT)
             start += KEYS
     else:
