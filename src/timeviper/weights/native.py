@@ -11,8 +11,8 @@ from timeviper.core.config import from_dict, to_dict
 from timeviper.core.errors import ConfigError
 from timeviper.core.precision import Precision
 from timeviper.model.config import TimeViperConfig
-from timeviper.model.linear import Fp8Linear
 from timeviper.model.vlm import TimeViper
+from timeviper.ops.fp8 import E4M3
 from timeviper.weights.folders import CONFIG, whole_folder
 from timeviper.weights.shards import is_weights, read_json, write_json, write_shards
 
@@ -114,7 +114,7 @@ def precision_of(weight: Tensor) -> Precision:
 
 
 def _refuse_fp8(model: TimeViper, dtype: Precision | None) -> None:
-    if dtype == Precision.FP8 or any(isinstance(part, Fp8Linear) for part in model.modules()):
+    if dtype == Precision.FP8 or any(t.dtype == E4M3 for t in model.state_dict().values()):
         raise ConfigError(
             want="weights in a format that training can go on from",
             got="FP8",

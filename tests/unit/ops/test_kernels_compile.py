@@ -19,6 +19,7 @@ import torch, triton, triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from timeviper.ops import activation_triton, conv1d_triton, norm_triton
+from timeviper.ops import linear_triton, norm_row_triton
 
 LOW, HIGH = "*bf16", "*fp32"
 CONV = dict(x=LOW, tail=LOW, weight=HIGH, bias=HIGH, y=LOW, new_tail=LOW, plan="*i64", dy=LOW,
@@ -50,6 +51,23 @@ for part in ("_forward_kernel", "_backward_kernel"):
 FLAT = dict(x=LOW, dy=LOW, out=LOW, count="i32")
 for dy in ({}, {"dy": None}):
     check("squared ReLU", activation_triton._kernel, FLAT, dict(WORK=tl.float32, BLOCK=4096) | dy)
+
+E4M3 = "*fp8e4nv"
+WHOLE = dict(x=LOW, addition=LOW, gate=LOW, weight=LOW, total=LOW, y=E4M3, scales=HIGH,
+             count="i32", x_step="i32", addition_step="i32", gate_step="i32")
+ROW = dict(GROUPS=2, SIZE=96, EPS=1e-5, ALIGN=16, ALIGN_ADDITION=16, ALIGN_GATE=4,
+           WORK=tl.float32, TILES=4, BLOCK_GROUPS=2, BLOCK=128)
+ALONE = dict(addition=None, total=None, addition_step=0)
+UNGATED = dict(gate=None, gate_step=0)
+row = norm_row_triton._row_kernel
+check("add, norm", row, WHOLE | {"y": LOW}, ROW | UNGATED | {"scales": None})
+check("add, norm, round", row, WHOLE, ROW | UNGATED)
+check("norm, round", row, WHOLE, ROW | UNGATED | ALONE)
+check("gate, norm, round", row, WHOLE, ROW | ALONE)
+ROUND = dict(SIZE=96, ALIGN=16, ROWS=4, BLOCK=128)
+for activation in ("none", "relu2", "gelu_tanh"):
+    check("round", linear_triton._quantize_kernel, WHOLE | {"values": E4M3},
+          ROUND | {"ACTIVATION": activation})
 """
 
 
@@ -64,5 +82,5 @@ def test_every_kernel_compiles_for_an_h100(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr[-3000:]
     built = [json.loads(line) for line in run.stdout.splitlines()]
-    assert len(built) == 12
+    assert len(built) == 19
     assert all("cubin" in kernel["stages"] for kernel in built)
