@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, final
+from typing import final
 
 from timeviper.core.errors import ConfigError, MediaError
 from timeviper.video.base import Size
@@ -33,11 +33,11 @@ class LiveOptions:
         patience: seconds for which one that was there is called again.
     """
 
-    fps: float = 1.0
+    fps: float | int = 1.0
     capacity: int = 64
     when_full: WhenFull | None = None
-    silence: float = 5.0
-    patience: float = 300.0
+    silence: float | int = 5.0
+    patience: float | int = 300.0
 
 
 def check_live(options: LiveOptions) -> LiveOptions:
@@ -93,7 +93,7 @@ class LiveVideo:
         self._newest = 0.0
         self._thread = threading.Thread(target=self._work, name="timeviper-live", daemon=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> LiveVideo:
         """Begin to read."""
         self._thread.start()
         return self
@@ -125,7 +125,7 @@ class LiveVideo:
         self._check()
         return self._info
 
-    def take(self, most: int = 16, *, timeout: float = 1.0) -> list[LiveFrame]:
+    def take(self, most: int = 16, *, timeout: float | int = 1.0) -> list[LiveFrame]:
         """Frames that came, in order.
 
         Args:
@@ -141,10 +141,7 @@ class LiveVideo:
         if self._queue is None:
             self._opened.wait(timeout)
             self._check()
-        taken = [] if self._queue is None else self._queue.take(most, timeout)
-        if not taken:
-            self._check()
-        return taken
+        return [] if self._queue is None else self._queue.take(most, timeout)
 
     @property
     def info(self) -> LiveInfo | None:
@@ -153,10 +150,15 @@ class LiveVideo:
 
     @property
     def ended(self) -> bool:
-        """Every frame was taken and none will come."""
-        if self._queue is None:
-            return self._opened.is_set()
-        return self._queue.ended
+        """Every frame was taken and none will come.
+
+        Raises:
+            MediaError: the video cannot be read at all.
+        """
+        over = self._opened.is_set() if self._queue is None else self._queue.ended
+        if over:
+            self._check()
+        return over
 
     @property
     def dropped(self) -> int:

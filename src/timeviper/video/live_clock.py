@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-# So often may stamps jump or stand still before they are no longer believed.
-MOST_FAULTS = 3
+# So often may stamps jump or stand still before they are no longer believed, unless so many good
+# ones lie between.
+MOST_FAULTS, FORGIVEN_AFTER = 3, 100
 # A stamp this much further on than the clock on the wall is a jump, not a pause of the camera;
 # where there is no such clock, one that is this much further on.
 _JUMP_SECONDS, _LONGEST_JUMP_SECONDS = 5.0, 3600.0
@@ -49,7 +50,7 @@ class StreamClock:
         self._now = start
         self._stamp: float | None = None
         self._wall: float | None = None
-        self._faults = 0
+        self._faults = self._good = 0
         self._distrust: str | None = None
         # Since when stamps and wall are compared: stamp, wall, frames.
         self._since: tuple[float, float, int] | None = None
@@ -105,10 +106,13 @@ class StreamClock:
         if self._lies(stamp, wall):
             self._blame("times that do not go as time does")
             return None
+        self._good += 1
+        if self._good >= FORGIVEN_AFTER:
+            self._faults = 0
         return ahead
 
     def _fault(self, what: str, stamp: float, wall: float) -> None:
-        self._faults += 1
+        self._faults, self._good = self._faults + 1, 0
         self._since = (stamp, wall, 1)
         if self._faults >= MOST_FAULTS:
             self._blame(what)

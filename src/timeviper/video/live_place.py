@@ -134,7 +134,7 @@ def find_place(source: str) -> Place:
     return Place(kind=kind, target=source, name=Path(source).name)
 
 
-def connect(place: Place, stopped: Callable[[], bool], *, silence: float) -> Connection:
+def connect(place: Place, stopped: Callable[[], bool], *, silence: float | int) -> Connection:
     """Open a place.
 
     Args:
@@ -155,7 +155,7 @@ def connect(place: Place, stopped: Callable[[], bool], *, silence: float) -> Con
         ) from error
 
 
-def _connect(place: Place, stopped: Callable[[], bool], silence: float) -> Connection:
+def _connect(place: Place, stopped: Callable[[], bool], silence: float | int) -> Connection:
     if place.kind is PlaceKind.FILE:
         path = regular_file(Path(place.target))
         container = open_container(path, recognise(path))

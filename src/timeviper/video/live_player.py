@@ -58,18 +58,18 @@ class MomentGrid:
         ConfigError: not a number above 0.
     """
 
-    def __init__(self, fps: float) -> None:
+    def __init__(self, fps: float | int) -> None:
         if not (math.isfinite(fps) and fps > 0):
             raise ConfigError(want="fps above 0", got=fps, do="give frames per second, such as 1")
         self._fps, self._next = fps, 0
 
-    def before(self, seconds: float) -> Iterator[float]:
+    def before(self, seconds: float | int) -> Iterator[float]:
         """Moments before a second that were not given out yet, ascending."""
         while (moment := self._next / self._fps) < seconds - _SLACK_SECONDS:
             self._next += 1
             yield moment
 
-    def skip_to(self, seconds: float) -> None:
+    def skip_to(self, seconds: float | int) -> None:
         """Give out no moment before a second any more."""
         self._next = max(self._next, math.ceil((seconds - _SLACK_SECONDS) * self._fps))
 

@@ -83,7 +83,7 @@ class FrameQueue:
             self._changed.notify_all()
             return True
 
-    def take(self, most: int, timeout: float) -> list[LiveFrame]:
+    def take(self, most: int, timeout: float | int) -> list[LiveFrame]:
         """Frames in order.
 
         Args:
