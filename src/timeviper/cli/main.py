@@ -16,6 +16,7 @@ from timeviper.cli.encode import encode
 from timeviper.cli.guard import GuardedGroup
 from timeviper.cli.info import info
 from timeviper.cli.inspect import inspect
+from timeviper.cli.plan import plan
 from timeviper.cli.synth import make
 from timeviper.cli.train import train
 from timeviper.cli.watch import watch
@@ -37,6 +38,7 @@ app.command()(doctor)
 app.command()(encode)
 app.command()(info)
 app.command()(inspect)
+app.command()(plan)
 app.command()(train)
 app.command()(watch)
 app.add_typer(bench, name="bench")

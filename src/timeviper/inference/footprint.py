@@ -11,7 +11,9 @@ from torch import nn
 from timeviper.core.precision import Precision
 from timeviper.inference.live_bytes import LiveBytes
 from timeviper.inference.rehearsal import CUDA_BLOCK, ops_of
-from timeviper.model.config import TimeViperConfig, TransferPlan
+from timeviper.model.config import DecoderConfig, TimeViperConfig, TransferPlan
+from timeviper.model.decoder import Decoder
+from timeviper.model.linear import quantize_
 from timeviper.model.pattern import LayerKind
 from timeviper.model.vlm import TimeViper
 
@@ -58,13 +60,16 @@ def parameters_by_part(config: TimeViperConfig) -> dict[str, int]:
     return dict(_parts(config))
 
 
-def weight_bytes(config: TimeViperConfig, precision: Precision, *, tower: bool = True) -> int:
+def weight_bytes(
+    config: TimeViperConfig, precision: Precision, *, tower: bool = True, fp8: bool = False
+) -> int:
     """Bytes of the weights.
 
     Args:
         config: the model.
         precision: number format that they are kept in.
         tower: whether vision tower and projector are there.
+        fp8: whether the layers' matrices are kept in FP8, with a scale a row.
 
     Returns:
         Bytes, without what an allocator rounds up.
@@ -72,7 +77,22 @@ def weight_bytes(config: TimeViperConfig, precision: Precision, *, tower: bool =
     parts = parameters_by_part(config)
     if not tower:
         parts = {name: count for name, count in parts.items() if name not in _EYES}
-    return sum(parts.values()) * precision.bytes
+    whole = sum(parts.values()) * precision.bytes
+    return whole - (_saved(config.decoder, precision) if fp8 else 0)
+
+
+@lru_cache(maxsize=16)
+def _saved(config: DecoderConfig, precision: Precision) -> int:
+    """Bytes that the decoder's layers need less in FP8."""
+    with torch.device("meta"):
+        layers = Decoder(config).to(precision.dtype).layers
+    before = _bytes(layers)
+    quantize_(layers)
+    return before - _bytes(layers)
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
 
 
 @lru_cache(maxsize=64)

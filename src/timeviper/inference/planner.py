@@ -31,6 +31,7 @@ class Setting:
     Args:
         device_type: "cuda" takes memory as the fused kernels do, "cpu" as plain torch does.
         tower: whether frames are encoded beside the decoder; without it the decoder is alone.
+        fp8: whether the matrices of the decoder's layers are FP8.
         looks: threads that each encode frames at the same time.
         text_per_frame: tokens of time marks, a frame.
         prefix: tokens before the video.
@@ -41,6 +42,7 @@ class Setting:
 
     device_type: str = "cuda"
     tower: bool = True
+    fp8: bool = False
     looks: int = 1
     text_per_frame: Fraction = Fraction(0)
     prefix: int = 64
@@ -128,7 +130,7 @@ def forecast(
     setting = setting or Setting()
     done = _rehearsed(config, frames, chunk, precision, batch, setting)
     held = {
-        "weights": weight_bytes(config, precision, tower=setting.tower),
+        "weights": weight_bytes(config, precision, tower=setting.tower, fp8=setting.fp8),
         **{_NAMES[name]: count for name, count in asdict(done.held).items()},
     }
     libraries = {"matrix libraries": _LIBRARIES[setting.device_type]}
@@ -213,7 +215,13 @@ def _rehearsed(
         spare=setting.spare,
         videos=batch,
     )
-    return rehearse(config.decoder, course, dtype=precision.dtype, device_type=setting.device_type)
+    return rehearse(
+        config.decoder,
+        course,
+        dtype=precision.dtype,
+        device_type=setting.device_type,
+        fp8=setting.fp8,
+    )
 
 
 def frames_at_once(config: TimeViperConfig, chunk: int, setting: Setting) -> int:

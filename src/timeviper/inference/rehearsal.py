@@ -21,6 +21,7 @@ from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.inference.live_bytes import LiveBytes
 from timeviper.model.config import DecoderConfig, DropPolicy
 from timeviper.model.decoder import Decoder, last_of_each
+from timeviper.model.linear import quantize_
 from timeviper.model.state import (
     AttentionMemory,
     DecoderState,
@@ -31,7 +32,7 @@ from timeviper.model.state import (
     stack,
 )
 from timeviper.model.tokens import Tokens
-from timeviper.ops import backend, hollow
+from timeviper.ops import backend
 
 # CUDA's caching allocator hands out whole blocks of so many bytes.
 CUDA_BLOCK = 512
@@ -92,7 +93,12 @@ class Rehearsed:
 
 
 def rehearse(
-    config: DecoderConfig, course: Course, *, dtype: torch.dtype, device_type: str
+    config: DecoderConfig,
+    course: Course,
+    *,
+    dtype: torch.dtype,
+    device_type: str,
+    fp8: bool = False,
 ) -> Rehearsed:
     """Take a video and a question through a decoder without data.
 
@@ -101,14 +107,18 @@ def rehearse(
         course: the calls.
         dtype: of weights and hidden states.
         device_type: "cuda" takes memory as the fused kernels do, "cpu" as plain torch does.
+        fp8: whether products are FP8.
 
     Returns:
         Bytes; exact for what the operations return, without what they take inside.
     """
     with torch.device("meta"):
         decoder = Decoder(config).to(dtype).eval().requires_grad_(requires_grad=False)
+    if fp8:
+        quantize_(decoder.layers)
     block = CUDA_BLOCK if device_type == "cuda" else 1
-    tracker = LiveBytes(block=block, host=False, ignore=decoder.parameters())
+    weights = (*decoder.parameters(), *decoder.buffers())
+    tracker = LiveBytes(block=block, host=False, ignore=weights)
     with torch.inference_mode(), ops_of(device_type), tracker:
         return _Stage(decoder, course, tracker).play()
 
@@ -118,10 +128,10 @@ def ops_of(device_type: str) -> Generator[None, None, None]:
     """On a CPU plain torch takes what it takes; for a GPU's kernels `ops.hollow` stands in."""
     with ExitStack() as stack:
         if device_type == "cpu":
-            # Without data torch cannot choose its fused attention by itself.
-            for op in set(hollow.OPS) - {"attention"}:
-                name = backend.choose(op, device_type="cpu").name
-                stack.enter_context(backend.override(op, name))
+            # Without data torch cannot choose its fused attention, and some ops no CPU has.
+            for choice in backend.explain("cpu"):
+                if choice.op != "attention" and choice.name in backend.names(choice.op):
+                    stack.enter_context(backend.override(choice.op, choice.name))
         yield
 
 

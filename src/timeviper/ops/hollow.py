@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from timeviper.ops.fp8 import E4M3, Activation, Quantized
+
 # Segments that a walk of the scan is cut into at most, each with a state at both of its ends.
 _SEGMENTS = 8
 _CHUNK = 64
@@ -93,6 +95,42 @@ def squared_relu(x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
+def add_rms_norm(
+    x: Tensor, addition: Tensor | None, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """As `ops.norm.add_rms_norm`."""
+    return (x if addition is None else x.new_empty(x.shape)), x.new_empty(x.shape)
+
+
+def add_rms_norm_fp8(
+    x: Tensor, addition: Tensor | None, weight: Tensor, eps: float
+) -> tuple[Tensor, Quantized]:
+    """As `ops.norm.add_rms_norm_fp8`."""
+    return (x if addition is None else x.new_empty(x.shape)), _rounded(x)
+
+
+def gated_rms_norm_fp8(
+    x: Tensor, gate: Tensor, weight: Tensor, *, eps: float, group_size: int
+) -> Quantized:
+    """As `ops.norm.gated_rms_norm_fp8`."""
+    return _rounded(x)
+
+
+def quantize(x: Tensor, activation: Activation = "none") -> Quantized:
+    """As `ops.linear.quantize`."""
+    return _rounded(x)
+
+
+def fp8_linear(x: Quantized, weight: Quantized, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """As `ops.linear.fp8_linear`."""
+    return x.values.new_empty(len(x.values), len(weight.values), dtype=dtype)
+
+
+def _rounded(x: Tensor) -> Quantized:
+    values = x.new_empty(x.shape, dtype=E4M3)
+    return Quantized(values, x.new_empty(*x.shape[:-1], 1, dtype=torch.float32))
+
+
 OPS: MappingProxyType[str, Callable[..., Any]] = MappingProxyType(
     {
         "ssd": ssd,
@@ -100,6 +138,11 @@ OPS: MappingProxyType[str, Callable[..., Any]] = MappingProxyType(
         "attention": attention,
         "rms_norm": rms_norm,
         "gated_rms_norm": gated_rms_norm,
+        "add_rms_norm": add_rms_norm,
+        "add_rms_norm_fp8": add_rms_norm_fp8,
+        "gated_rms_norm_fp8": gated_rms_norm_fp8,
         "squared_relu": squared_relu,
+        "quantize": quantize,
+        "fp8_linear": fp8_linear,
     }
 )

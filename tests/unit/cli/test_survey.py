@@ -36,10 +36,10 @@ def test_ten_thousand_frames_of_the_9b_model() -> None:
         survey(preset(name), frames=10_000, precision=Precision.BFLOAT16)["video"]
         for name in ("nano-9b-v2", "nano-9b-v2-transv")
     )
-    assert bare["keys_values_bytes"] == pytest.approx(2.64e9, rel=0.02)
+    assert bare["keys_values_bytes"] == pytest.approx(2.64e9, rel=0.01)
     assert bare["waiting_bytes"] == bare["parked_bytes"] == 0
     # Layer 39 is reached when a question comes.
-    assert ours["keys_values_bytes"] == pytest.approx(1.04e9, rel=0.02)
+    assert ours["keys_values_bytes"] == pytest.approx(1.00e9, rel=0.02)
     assert ours["waiting_bytes"] == pytest.approx(0.33e9, rel=0.02)
     assert ours["parked_bytes"] == pytest.approx(0.72e9, rel=0.01)
     assert ours["mamba_state_bytes"] == bare["mamba_state_bytes"] == pytest.approx(143e6, rel=0.01)
