@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.tolerances import TOL, close
 from timeviper.core.errors import ConfigError
-from timeviper.processing.image import ImageConfig, Resample, Resize, prepare, prepare_frames
+from timeviper.processing.image import ImageConfig, Resample, Resize, prepare_frames
 
 
 def noise(frames: int, height: int, width: int) -> np.ndarray:
@@ -165,23 +165,3 @@ def test_settings_that_are_not_done_are_refused(change, message):
     data = ImageConfig(size=8).to_preprocessor()
     with pytest.raises(ConfigError, match=message):
         ImageConfig.from_preprocessor({**data, **change})
-
-
-@pytest.mark.parametrize("resize", list(Resize))
-@pytest.mark.parametrize("side", [12, 31])
-def test_frames_that_are_tensors_give_the_same_pixels(resize: Resize, side: int) -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (3, side, 20, 3), dtype=np.uint8)
-    config = ImageConfig(size=12, resize=resize, image_mean=(0.4, 0.5, 0.6))
-    got = prepare(torch.from_numpy(frames), config)
-    assert torch.equal(got, prepare_frames(frames, config))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("resize", list(Resize))
-def test_a_gpu_prepares_the_same_pixels_but_for_a_level(resize: Resize) -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (3, 31, 20, 3), dtype=np.uint8)
-    config = ImageConfig(size=12, resize=resize)
-    got = prepare(torch.from_numpy(frames).cuda(), config)
-    assert got.is_cuda
-    # One level of 255 where a filter rounds to the other side.
-    assert (got.cpu() - prepare_frames(frames, config)).abs().max() <= 2.01 / 255
