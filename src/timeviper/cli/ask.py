@@ -24,8 +24,10 @@ from timeviper.cli.looking import (
     MaxFrames,
     Model,
     NumFrames,
+    PrecisionName,
     Start,
     open_store,
+    parse_precision,
 )
 from timeviper.cli.sizes import size
 from timeviper.cli.terminal import messages, print_json, print_note, results
@@ -70,6 +72,7 @@ def ask(  # noqa: PLR0913
     start: Start = None,
     end: End = None,
     device: Device = None,
+    precision: PrecisionName = None,
     cache: Cache = None,
     cache_gb: CacheGb = CACHE_GB,
     as_json: AsJson = False,
@@ -83,17 +86,24 @@ def ask(  # noqa: PLR0913
     looking = Looking.parse(
         fps=fps, num_frames=num_frames, max_frames=max_frames, start=start, end=end
     )
+    numbers = parse_precision(precision)
     # By its content; by its name only where the content is that of no state file.
     if is_state_file(video) or video.suffix == SUFFIX:
         _check_plain(video, looking, cache)
-        answers = _ask_file(video, questions, model, device)
+        # Length, seal and version, before a model is loaded.
+        from timeviper.inference.state_info import read_info
+
+        read_info(video)
+        from timeviper.inference.engine import Engine
+
+        answers = _ask_file(video, questions, Engine.load(model, device=device, precision=numbers))
     else:
         from timeviper.video.source import open_video
 
         source, store = open_video(video), open_store(cache, cache_gb)
         from timeviper.inference.engine import Engine
 
-        engine = Engine.load(model, device=device)
+        engine = Engine.load(model, device=device, precision=numbers)
         with following(f"reading {video.name}") as watch:
             answers = _ask_video(
                 engine,
@@ -104,15 +114,9 @@ def ask(  # noqa: PLR0913
     _tell(questions, answers, as_json=as_json)
 
 
-def _ask_file(path: Path, questions: Sequence[str], model: str, device: str | None) -> list[Answer]:
-    from timeviper.inference.state_info import read_info
-
-    # Length, seal and version, before a model is loaded.
-    read_info(path)
-    from timeviper.inference.engine import Engine
+def _ask_file(path: Path, questions: Sequence[str], engine: Engine) -> list[Answer]:
     from timeviper.inference.state_file import load_state
 
-    engine = Engine.load(model, device=device)
     encoded = load_state(path, engine.encoder)
     return [engine.ask(encoded, question) for question in questions]
 

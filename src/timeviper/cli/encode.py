@@ -23,8 +23,10 @@ from timeviper.cli.looking import (
     MaxFrames,
     Model,
     NumFrames,
+    PrecisionName,
     Start,
     open_store,
+    parse_precision,
 )
 from timeviper.cli.sizes import size
 from timeviper.cli.terminal import messages, print_json, print_note, results
@@ -77,6 +79,7 @@ def encode(  # noqa: PLR0913
     start: Start = None,
     end: End = None,
     device: Device = None,
+    precision: PrecisionName = None,
     cache: Cache = None,
     cache_gb: CacheGb = CACHE_GB,
     as_json: AsJson = False,
@@ -90,6 +93,7 @@ def encode(  # noqa: PLR0913
     looking = Looking.parse(
         fps=fps, num_frames=num_frames, max_frames=max_frames, start=start, end=end
     )
+    numbers = parse_precision(precision)
     _check_out(video, out, cache)
     if compress not in _FORMATS:
         raise RequestError(
@@ -109,7 +113,8 @@ def encode(  # noqa: PLR0913
         compress=Compress(compress),
         pictures=thumbnails,
     )
-    record = _run(Engine.load(model, device=device), wish, store, video.name)
+    engine = Engine.load(model, device=device, precision=numbers)
+    record = _run(engine, wish, store, video.name)
     if as_json:
         print_json(record)
     else:

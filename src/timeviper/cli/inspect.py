@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from timeviper.cli.looking import precision_called
 from timeviper.cli.sizes import size
 from timeviper.cli.terminal import print_json, results
 
@@ -24,12 +25,12 @@ def inspect(
     ],
     frames: Annotated[int, typer.Option(min=0, help="Frames of the video to reckon with.")] = 3600,
     precision: Annotated[
-        str, typer.Option(help="Number format: float32, bfloat16 or float16.")
+        str, typer.Option(help="Number format: float32, bfloat16, float16 or fp8.")
     ] = "bfloat16",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show parameters by part, the layer map, and bytes of weights, cache and state."""
-    config, numbers = read_model(model), _precision(precision)
+    config, numbers = read_model(model), precision_called(precision)
     # After the cheap checks: this builds modules and loads torch.
     from timeviper.cli.survey import survey
 
@@ -63,19 +64,6 @@ def read_model(name: str) -> TimeViperConfig:
     if name in PRESETS or not Path(name).exists():
         return preset(name)
     return read_config(Path(name))
-
-
-def _precision(name: str) -> Any:
-    from timeviper.core.errors import ConfigError
-    from timeviper.core.precision import Precision
-
-    try:
-        return Precision(name)
-    except ValueError:
-        names = ", ".join(Precision)
-        raise ConfigError(
-            want=f"a precision among {names}", got=repr(name), do="name one"
-        ) from None
 
 
 def _show(record: dict[str, Any]) -> None:

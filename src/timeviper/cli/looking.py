@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from timeviper.core.errors import RequestError
+from timeviper.core.errors import ConfigError, RequestError
 from timeviper.processing.timestamps import parse_times
 
 if TYPE_CHECKING:
+    from timeviper.core.precision import Precision
     from timeviper.inference.engine import AskOptions
     from timeviper.inference.store import Store
 
@@ -22,6 +23,14 @@ MaxFrames = Annotated[int | None, typer.Option(help="Most frames to look at.")]
 Start = Annotated[str | None, typer.Option(help="Look from here: seconds or MM:SS.")]
 End = Annotated[str | None, typer.Option(help="Look up to here: seconds or MM:SS.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")]
+PrecisionName = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="bfloat16, float32, float16, or fp8: faster on GPUs that multiply in it, "
+        "a little less exact.",
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(
@@ -96,6 +105,28 @@ class Looking:
         from timeviper.inference.engine import AskOptions
 
         return AskOptions(**asdict(self))
+
+
+def parse_precision(name: str | None) -> Precision | None:
+    """The number format behind `--precision`; None where the device shall decide."""
+    return None if name is None else precision_called(name)
+
+
+def precision_called(name: str) -> Precision:
+    """The number format of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from timeviper.core.precision import Precision
+
+    try:
+        return Precision(name)
+    except ValueError:
+        names = ", ".join(Precision)
+        raise ConfigError(
+            want=f"a precision among {names}", got=repr(name), do="name one"
+        ) from None
 
 
 def open_store(cache: Path | None, cache_gb: float) -> Store | None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from timeviper.core.precision import Precision
-from timeviper.inference.footprint import DECODER_PARTS, parameters_by_part
+from timeviper.inference.footprint import DECODER_PARTS, parameters_by_part, weight_bytes
 from timeviper.inference.planner import Setting, forecast
 from timeviper.model.config import DecoderConfig, TimeViperConfig
 from timeviper.model.pattern import LayerKind
@@ -25,14 +25,16 @@ def survey(config: TimeViperConfig, *, frames: int, precision: Precision) -> dic
         those that it holds while it waits for questions, room for one of them included.
     """
     parts = parameters_by_part(config)
-    held = forecast(config, frames=frames, precision=precision, setting=Setting(tower=False)).held
+    fp8 = precision == Precision.FP8
+    setting = Setting(tower=False, fp8=fp8)
+    held = forecast(config, frames=frames, precision=precision, setting=setting).held
     decoder = config.decoder
     return {
         "name": config.name,
         "precision": str(precision),
         "parameters": parts | {"total": sum(parts.values())},
         "decoder_parameters": sum(parts[name] for name in parts if name in DECODER_PARTS),
-        "weight_bytes": sum(parts.values()) * precision.bytes,
+        "weight_bytes": weight_bytes(config, precision, fp8=fp8),
         "layers": decoder.pattern,
         "sites": [
             {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from timeviper.cli.looking import Device, MaxFrames, Model
+from timeviper.cli.looking import Device, MaxFrames, Model, PrecisionName, parse_precision
 from timeviper.cli.watch_screen import JsonScreen, Screen, TextScreen
 from timeviper.core.errors import CancelledError, RequestError, TimeviperError
 from timeviper.inference.sealed import SUFFIX, is_state_file
@@ -80,6 +80,7 @@ def watch(  # noqa: PLR0913
         ),
     ] = None,
     device: Device = None,
+    precision: PrecisionName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Answer standing questions while a video plays, and tell when an answer changes.
@@ -97,6 +98,7 @@ def watch(  # noqa: PLR0913
     """
     # Wishes and source first: what is wrong with them shows before torch and a model are loaded.
     _check_files(save, resume)
+    numbers = parse_precision(precision)
     pace, ends = _seconds("every", every), None if most is None else _seconds("for", most)
     from timeviper.video.live import LiveOptions, check_live
     from timeviper.video.live_place import find_place
@@ -124,7 +126,7 @@ def watch(  # noqa: PLR0913
 
     screen: Screen = JsonScreen() if as_json else TextScreen()
     try:
-        _run(Engine.load(model, device=device), wish, screen)
+        _run(Engine.load(model, device=device, precision=numbers), wish, screen)
     except BrokenPipeError:
         # Whoever read the lines has gone, such as `head`: nothing is left to say to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
