@@ -17,5 +17,5 @@ def test_a_precision_by_name_and_none_for_the_device_to_decide() -> None:
 
 @pytest.mark.parametrize("name", ["", "FP8", "int4"])
 def test_an_unknown_one_is_refused_with_the_known(name: str) -> None:
-    with pytest.raises(ConfigError, match="float32, bfloat16.*fp8"):
+    with pytest.raises(ConfigError, match=r"float32, bfloat16.*fp8"):
         precision_called(name)
