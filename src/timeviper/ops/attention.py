@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from timeviper.core.errors import LayoutError
-from timeviper.ops import attention_streamed
+from timeviper.ops import attention_pieces, attention_streamed
 from timeviper.ops import backend as backends
 from timeviper.ops.attention_parts import SharedKeys
 from timeviper.ops.attention_torch import filled_slots
@@ -124,6 +124,30 @@ def attention_step(  # noqa: PLR0913
         )
     chosen = backends.choose("attention_step", backend, device_type=q.device.type)
     return chosen.run(q, k, v, k_lengths=k_lengths, shared=shared, scale=scale)
+
+
+def warm_attention(
+    *, heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Run each shape of a long prefill once: the first call of a shape plans its kernel.
+
+    cuDNN takes a second for its first call and a tenth for each further shape, once a thread.
+
+    Args:
+        heads: query heads.
+        kv_heads: key heads.
+        head_dim: numbers a head.
+        dtype: of queries, keys and values.
+        device: where the calls will be; nothing is done unless cuDNN is chosen there.
+    """
+    chosen = backends.choose("attention", device_type=device.type)
+    if chosen.name != "cudnn":
+        return
+    most, past = attention_pieces.CUDNN_QUERIES[0], sum(attention_pieces.CUDNN_KEYS)
+    q = torch.zeros(most, heads, head_dim, dtype=dtype, device=device)
+    k = torch.zeros(1, past + most, kv_heads, head_dim, dtype=dtype, device=device)
+    for count in attention_pieces.CUDNN_QUERIES:
+        attention(q[:count], k, k, q_lengths=[count], k_lengths=[past + count])
 
 
 def attention_weights(

@@ -14,8 +14,9 @@ from timeviper.ops.triton_probe import Probe, probe_triton
 # cuDNN plans anew for every shape, which takes longer than most calls: few sizes, each so many
 # queries that the tiles of 40 heads fill 132 multiprocessors. The smallest may be padded.
 CUDNN_QUERIES = (8_192, 2_048, 384)
-# A merge costs a ninth of a block of 8,192 keys and nothing beside one of 131,072.
-CUDNN_KEYS = (131_072, 32_768, 8_192)
+# A merge costs a ninth of a block of 8,192 keys and a thirtieth of one of 32,768; beyond that,
+# larger blocks gained nothing.
+CUDNN_KEYS = (32_768, 8_192)
 # Up to so many queries behind so many keys the keys are split over programs: elsewhere a few
 # tiles of queries would leave most of the device idle.
 SPLIT_QUERIES, SPLIT_KEYS = 160, 2_048

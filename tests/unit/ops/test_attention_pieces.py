@@ -49,7 +49,7 @@ def test_cudnn_meets_few_shapes(queries: int, past: int, causal: bool) -> None:
 def test_few_calls_a_query(queries: int, past: int) -> None:
     cut = stretches(queries, past + queries, causal=True)
     assert len(cut) <= queries // 8_192 + 3 + 6
-    most = 2_200_000 // 131_072 + 3 + 3 + 2
+    most = 2_200_000 // 32_768 + 3 + 2
     assert max(len(stretch.pieces) for stretch in cut) <= most
 
 
