@@ -17,12 +17,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import GIB, distance, median_ms, peak_gib, random_decoder, save
+from benchmarks.decode_peer_gpu import peer
+from benchmarks.gpu import distance, median_ms, peak_gib, random_decoder, save
+from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.inference.graphs import StepRunner
-from timeviper.model.decoder import Decoder
+from timeviper.inference.prefill import OpenAnswer
+from timeviper.inference.sampling import Chooser, TokenPolicy
+from timeviper.inference.steps import GraphSteps, Runners
+from timeviper.model.decoder import Decoder, last_of_each
 from timeviper.model.keys import fresh
 from timeviper.model.slots import KeySlots, ScanSlots
-from timeviper.model.state import AttentionMemory, DecoderState, MambaMemory, Memory
+from timeviper.model.state import DecoderState, MambaMemory, Memory
+from timeviper.model.tokens import Tokens
 
 MODEL, FRAMES_KEYS, CONTEXT = "nano-9b-v2", 163_840, 32_768
 
@@ -83,9 +89,6 @@ def usual_step(
     decoder: Decoder, ids: Sequence[int], state: DecoderState
 ) -> tuple[torch.Tensor, DecoderState]:
     """One decode step by the call that takes any length."""
-    from timeviper.core.layout import SpanKind, TokenLayout
-    from timeviper.model.tokens import Tokens
-
     layout = TokenLayout.pack([TokenLayout.of((SpanKind.ANSWER, 1)) for _ in ids])
     tokens = torch.tensor(list(ids), device=decoder.embed_tokens.weight.device)
     out, state = decoder.run(Tokens.of(decoder.embed(tokens), layout), state)
@@ -179,6 +182,93 @@ def many(decoder: Decoder, context: int, batches: Sequence[int]) -> dict[str, An
     return record
 
 
+def packed_questions(decoder: Decoder, count: int, size: int = 32) -> tuple[torch.Tensor, Any]:
+    """Embedded random questions and their layout."""
+    layout = TokenLayout.pack([TokenLayout.of((SpanKind.INSTRUCTION, size))] * count)
+    generator = torch.Generator().manual_seed(5)
+    ids = torch.randint(0, decoder.config.vocab_size, (count * size,), generator=generator)
+    return ids.to(decoder.embed_tokens.weight.device), layout
+
+
+def opened(decoder: Decoder, state: DecoderState, which: Sequence[int], total: int) -> OpenAnswer:
+    """The questions of those numbers, read behind a video in one pass."""
+    ids, _ = packed_questions(decoder, total)
+    rows = ids.view(total, -1)[list(which)]
+    layout = TokenLayout.pack([TokenLayout.of((SpanKind.INSTRUCTION, rows.shape[1]))] * len(rows))
+    forked = state.fork(len(rows))
+    out, after = decoder.run(Tokens.of(decoder.embed(rows.flatten()), layout), forked)
+    return OpenAnswer(logits=decoder.logits(last_of_each(out)), state=after)
+
+
+def written(steps: GraphSteps, count: int, tokens: int) -> list[list[int]]:
+    """Greedy answers of so many tokens."""
+    choosers = [Chooser(TokenPolicy()) for _ in range(count)]
+    answers: list[list[int]] = [[] for _ in range(count)]
+    for number in range(tokens):
+        found = steps.choose(choosers, last=number + 1 == tokens)
+        for answer, token in zip(answers, found, strict=True):
+            answer.append(token)
+        if number + 1 < tokens:
+            steps.advance(found)
+    return answers
+
+
+def questions(decoder: Decoder, keys: int, tokens: int, count: int = 8) -> dict[str, Any]:
+    """Several questions on one video: one after the other, and at once."""
+    state, runners = random_state(decoder, keys), Runners()
+
+    def ask(which: Sequence[int]) -> list[list[int]]:
+        prompt = opened(decoder, state, which, count)
+        runner = runners.runner(decoder, [prompt], most=tokens)
+        return written(GraphSteps(runner, [prompt]), len(which), tokens)
+
+    def each() -> list[list[int]]:
+        return [ask([number])[0] for number in range(count)]
+
+    return _compare("questions", each, lambda: ask(range(count)), count * tokens)
+
+
+def videos(decoder: Decoder, keys: int, tokens: int, count: int = 8) -> dict[str, Any]:
+    """Several videos with a question each: one after the other, and in one batch."""
+    states = [random_state(decoder, keys) for _ in range(count)]
+    runners = Runners()
+
+    def ask(which: Sequence[int]) -> list[list[int]]:
+        prompts = [opened(decoder, states[n], [n], count) for n in which]
+        runner = runners.runner(decoder, prompts, most=tokens)
+        return written(GraphSteps(runner, prompts), len(which), tokens)
+
+    def each() -> list[list[int]]:
+        return [ask([number])[0] for number in range(count)]
+
+    return _compare("videos", each, lambda: ask(range(count)), count * tokens)
+
+
+def _compare(
+    name: str,
+    each: Callable[[], list[list[int]]],
+    together: Callable[[], list[list[int]]],
+    total: int,
+) -> dict[str, Any]:
+    """Seconds of both, twice, and how far the answers agree."""
+    record: dict[str, Any] = {"tokens": total}
+    answers: dict[str, list[list[int]]] = {}
+    for label, run in (("together", together), ("alone", each)):
+        for turn in ("first", "again"):
+            began = time.perf_counter()
+            answers[label] = run()
+            record[f"{label}_{turn}_s"] = time.perf_counter() - began
+    pairs = list(zip(answers["alone"], answers["together"], strict=True))
+    record["identical_answers"] = sum(a == b for a, b in pairs)
+    record["same_first_tokens"] = sum(
+        next((n for n, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), len(a))
+        for a, b in pairs
+    )
+    record["gain"] = record["alone_again_s"] / record["together_again_s"]
+    print(name, json.dumps(record), flush=True)
+    return record
+
+
 def chain(device: str, *, toy: bool) -> dict[str, Any]:
     """Twenty-five MLP layers in a row: torch's products, ours, and ours that overlap."""
     from timeviper.ops.few_rows_triton import Cut, few_rows, settle
@@ -221,7 +311,9 @@ def chain(device: str, *, toy: bool) -> dict[str, Any]:
         x = torch.randn(rows, hidden, device=device, dtype=dtype)
         want = usual(x)
         us = 0.0 if toy else _graph_us(lambda w, x=x: usual(x), [x])
-        print(f"chain rows={rows} torch {us:.0f} us, {moved / max(us, 1) / 1e6:.3f} TB/s", flush=True)
+        print(
+            f"chain rows={rows} torch {us:.0f} us, {moved / max(us, 1) / 1e6:.3f} TB/s", flush=True
+        )
         for a, b in runs[: 2 if toy else None]:
             for overlap in (False, True):
                 way = lambda w, x=x, a=_cut(a), b=_cut(b), o=overlap: ours(x, a, b, o)
@@ -265,6 +357,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default="one")
     parser.add_argument("--batches", default="32,64")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--video-keys", type=int, default=FRAMES_KEYS)
+    parser.add_argument("--float32", action="store_true", help="are answers equal to the letter?")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--toy", action="store_true", help="small sizes on a CPU: does it run?")
     args = parser.parse_args()
@@ -280,13 +375,22 @@ def main() -> None:
             if args.toy:
                 decoder = toy_decoder(device)
             else:
-                decoder = random_decoder(MODEL, device=device)
+                dtype = torch.float32 if args.float32 else torch.bfloat16
+                decoder = random_decoder(MODEL, device=device, dtype=dtype)
                 torch.cuda.synchronize()
             print(f"decoder made in {time.perf_counter() - began:.1f} s", flush=True)
             if "one" in parts:
                 record["one"] = one(decoder, keys)
+            tokens = 6 if args.toy else args.tokens
+            if "questions" in parts:
+                record["questions"] = questions(decoder, keys, tokens)
+            if "videos" in parts:
+                record["videos"] = videos(decoder, 200 if args.toy else args.video_keys, tokens)
             if "many" in parts:
                 record["many"] = many(decoder, context, batches)
+            del decoder
+        if "peer" in parts:
+            record["peer"] = peer(device, context, toy=args.toy)
     save(record, args.out)
 
 

@@ -14,7 +14,7 @@ from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.inference.graphs import StepRunner, finite_best
 from timeviper.inference.prefill import OpenAnswer
 from timeviper.inference.sampling import Chooser, choose
-from timeviper.model.decoder import last_of_each
+from timeviper.model.decoder import Decoder, last_of_each
 from timeviper.model.state import AttentionMemory, DecoderState, MambaMemory, stack
 from timeviper.model.tokens import Tokens
 from timeviper.model.vlm import TimeViper
@@ -146,9 +146,9 @@ class Runners:
         """
         if model.decoder.embed_tokens.weight.device.type != "cuda" or most < _WORTH_A_GRAPH:
             return UsualSteps(model, opened)
-        return GraphSteps(self.runner(model, opened, most=most), opened)
+        return GraphSteps(self.runner(model.decoder, opened, most=most), opened)
 
-    def runner(self, model: TimeViper, opened: Sequence[OpenAnswer], *, most: int) -> StepRunner:
+    def runner(self, decoder: Decoder, opened: Sequence[OpenAnswer], *, most: int) -> StepRunner:
         """A runner loaded with what was opened."""
         states = [_answering(prompt.state) for prompt in opened]
         kept, self._kept = self._kept, None
@@ -157,7 +157,7 @@ class Runners:
         else:
             # Gone before the next one takes its place.
             del kept
-            kept = StepRunner.of(model.decoder, states, steps=most)
+            kept = StepRunner.of(decoder, states, steps=most)
         if kept.nbytes <= _KEPT_BYTES:
             self._kept = kept
         return kept
