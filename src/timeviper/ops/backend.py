@@ -116,7 +116,7 @@ _TABLE = MappingProxyType(
         "attention": (
             Implementation(
                 name="cudnn",
-                run="timeviper.ops.attention_chunks:attention",
+                run="timeviper.ops.attention_chunks_triton:attention",
                 probe=attention_pieces.probe_pieces,
                 priority=20,
             ),
@@ -131,7 +131,7 @@ _TABLE = MappingProxyType(
         "attention_part": (
             Implementation(
                 name="cudnn",
-                run="timeviper.ops.attention_chunks:further",
+                run="timeviper.ops.attention_chunks_triton:further",
                 probe=attention_pieces.probe_pieces,
                 priority=10,
             ),

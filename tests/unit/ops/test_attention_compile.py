@@ -29,7 +29,8 @@ def check(name, kernel, constants, warps=4, stages=3, types=TYPES):
     signature = {n: "constexpr" if n in taken else types.get(n, "i32") for n in names}
     # As at run time: addresses and strides of whole heads.
     whole = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names)
-             if n not in taken and (signature[n][0] == "*" or n.endswith(("_step", "_head", "_row")))}
+             if n not in taken
+             and (signature[n][0] == "*" or n.endswith(("_step", "_head", "_row")))}
     built = triton.compile(ASTSource(kernel, signature, taken, whole),
                            target=GPUTarget("cuda", 90, 32),
                            options=dict(num_warps=warps, num_stages=stages))

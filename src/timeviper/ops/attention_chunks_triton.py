@@ -17,7 +17,7 @@ _HALF = (torch.float16, torch.bfloat16)
 _WIDEST_HEAD = 128
 
 
-def attention(  # noqa: PLR0913
+def attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -81,7 +81,7 @@ def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
     return fits and q.dtype in _HALF and q.dtype == k.dtype == v.dtype
 
 
-def further(  # noqa: PLR0913
+def further(
     before: Part | None,
     q: Tensor,
     k: Tensor,
@@ -118,7 +118,7 @@ def further(  # noqa: PLR0913
     return Part(torch.cat([p.out for p in parts]), torch.cat([p.lse for p in parts]))
 
 
-def _stretch(  # noqa: PLR0913
+def _stretch(
     stretch: Stretch,
     before: Part | None,
     q: Tensor,
@@ -146,7 +146,7 @@ def _unchanged(before: Part | None, q: Tensor, last: bool) -> Part:
     return Part(before.out.to(q.dtype), before.lse) if last else before
 
 
-def _each(  # noqa: PLR0913
+def _each(
     before: Part | None,
     q: Tensor,
     k: Tensor,

@@ -14,7 +14,7 @@ pytest.importorskip("triton", reason="no Triton for this platform")
 from tests.tolerances import TOL, close
 from tests.unit.ops.draws import cached_keys, slow_attention
 from tests.unit.ops.test_attention_shared import copied_in_front, shared_keys
-from timeviper.ops import attention_chunks as room
+from timeviper.ops import attention_chunks_triton as room
 from timeviper.ops import attention_flash, attention_pieces, attention_triton
 from timeviper.ops.attention_parts import Part, merge, part
 
