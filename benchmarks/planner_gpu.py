@@ -17,16 +17,17 @@ from benchmarks.gpu import GIB, random_decoder, save
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.core.precision import Precision
 from timeviper.inference.footprint import tower_bytes, weight_bytes
+from timeviper.inference.graphs import StepRunner
 from timeviper.inference.live_bytes import LiveBytes
 from timeviper.inference.planner import Forecast, Setting, forecast
-from timeviper.model.decoder import Decoder, last_of_each
+from timeviper.model.decoder import Decoder
 from timeviper.model.init import init_decoder
 from timeviper.model.presets import preset
 from timeviper.model.state import DecoderState
 from timeviper.model.tokens import Tokens
 from timeviper.model.vlm import TimeViper
 
-QUESTION, PREFIX, SPARE = 64, 64, 1024
+QUESTION, ANSWER, PREFIX, SPARE = 64, 64, 64, 1024
 
 
 class Meter:
@@ -63,7 +64,7 @@ def run(
     x = torch.randn(
         layout.total, decoder.config.hidden_size, device=weight.device, dtype=weight.dtype
     )
-    return decoder.run(Tokens.of(x, layout), state, more=more)
+    return decoder.run(Tokens.of(x, layout), state, more=more, only_last=True)
 
 
 @torch.inference_mode()
@@ -82,11 +83,19 @@ def measure(decoder: Decoder, clips: list[int], meter: Meter) -> dict[str, float
     meter.reset()
     began = time.perf_counter()
     question = TokenLayout.of((SpanKind.INSTRUCTION, QUESTION))
-    out, after = run(decoder, question, state, more=False)
-    logits = decoder.logits(last_of_each(out))
-    for _ in range(2):
-        out, after = run(decoder, TokenLayout.of((SpanKind.ANSWER, 1)), after, more=False)
-        logits = decoder.logits(last_of_each(out))
+    out, after = run(decoder, question, state.fork(), more=False)
+    logits = decoder.logits(out.hidden)
+    answering = DecoderState(after.memories, (None,) * len(after.pending))
+    if out.hidden.is_cuda:
+        runner = StepRunner.of(decoder, [answering], steps=ANSWER)
+        for _ in range(4):
+            runner.step([0])
+        logits = runner.logits
+    else:
+        for _ in range(2):
+            step = TokenLayout.of((SpanKind.ANSWER, 1))
+            out, answering = run(decoder, step, answering, more=False)
+            logits = decoder.logits(out.hidden)
     if not bool(torch.isfinite(logits).all()):
         raise SystemExit("scores are not finite: nothing is told")
     found = {"prefill_peak": prefill, "question_peak": meter.peak()}

@@ -1,4 +1,4 @@
-"""`timeviper plan`: whether a video fits, what takes the memory, how long it takes, what to change."""
+"""`timeviper plan`: whether a video fits, what takes memory, how long it takes, what to change."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from timeviper.core.precision import Precision
 from timeviper.inference.planner import Forecast, Setting, forecast, largest
@@ -30,7 +30,7 @@ class Load:
     chunk: int
     precision: Precision
     batch: int = 1
-    setting: Setting = Setting()
+    setting: Setting = field(default_factory=Setting)
 
     @property
     def forecast(self) -> Forecast:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from timeviper.core.layout import SpanKind, TokenLayout
+from timeviper.inference.graphs import StepRunner
 from timeviper.inference.live_bytes import LiveBytes
 from timeviper.model.config import DecoderConfig, DropPolicy
-from timeviper.model.decoder import Decoder, last_of_each
+from timeviper.model.decoder import Decoder
 from timeviper.model.linear import quantize_
 from timeviper.model.state import (
     AttentionMemory,
@@ -32,10 +33,12 @@ from timeviper.model.state import (
     stack,
 )
 from timeviper.model.tokens import Tokens
-from timeviper.ops import backend
+from timeviper.ops import backend, hollow
 
 # CUDA's caching allocator hands out whole blocks of so many bytes.
 CUDA_BLOCK = 512
+# Without data torch cannot choose its own fused attention.
+_FUSED = frozenset({"attention", "attention_step"})
 # Growth of a cache that nobody reserved room for, see `model.state`.
 _GROWTH = 1.25
 
@@ -49,6 +52,7 @@ class Course:
         text_per_vision: tokens of text among the vision tokens, for each of them.
         prefix: tokens before the video.
         question: tokens of the question.
+        answer: most tokens of its answer.
         spare: slots of keys that are set aside beyond the video's; None reserves nothing, so that
             caches grow by copies.
         videos: like this one, encoded one after another and then asked together.
@@ -58,6 +62,7 @@ class Course:
     text_per_vision: Fraction = Fraction(0)
     prefix: int = 32
     question: int = 64
+    answer: int = 64
     spare: int | None = 1024
     videos: int = 1
 
@@ -120,17 +125,18 @@ def rehearse(
     weights = (*decoder.parameters(), *decoder.buffers())
     tracker = LiveBytes(block=block, host=False, ignore=weights)
     with torch.inference_mode(), ops_of(device_type), tracker:
-        return _Stage(decoder, course, tracker).play()
+        return _Stage(decoder, course, tracker, device_type).play()
 
 
 @contextmanager
 def ops_of(device_type: str) -> Generator[None, None, None]:
     """On a CPU plain torch takes what it takes; for a GPU's kernels `ops.hollow` stands in."""
     with ExitStack() as stack:
+        stack.enter_context(hollow.rehearsing(device_type))
         if device_type == "cpu":
-            # Without data torch cannot choose its fused attention, and some ops no CPU has.
+            # Some ops no CPU has.
             for choice in backend.explain("cpu"):
-                if choice.op != "attention" and choice.name in backend.names(choice.op):
+                if choice.op not in _FUSED and choice.name in backend.names(choice.op):
                     stack.enter_context(backend.override(choice.op, choice.name))
         yield
 
@@ -139,8 +145,11 @@ def ops_of(device_type: str) -> Generator[None, None, None]:
 class _Stage:
     """One rehearsal; its tracker is switched on."""
 
-    def __init__(self, decoder: Decoder, course: Course, tracker: LiveBytes) -> None:
+    def __init__(
+        self, decoder: Decoder, course: Course, tracker: LiveBytes, device_type: str
+    ) -> None:
         self._decoder, self._course, self._tracker = decoder, course, tracker
+        self._device_type = device_type
         self._sites = decoder.config.transfer.sites
 
     def play(self) -> Rehearsed:
@@ -158,7 +167,7 @@ class _Stage:
                 state = state.reserve(sum(clips) / clips[0], self._course.spare, since=began)
             done = stop + 1
             peak = max(peak, self._tracker.peak)
-        others = [self._another(state) for _ in range(self._course.videos - 1)]
+        others = [self._another(state, number + 1) for number in range(self._course.videos - 1)]
         # The last video is read while all before it are held already.
         peak += len(others) * _held(state).total
         held = _held(state, *others)
@@ -174,25 +183,31 @@ class _Stage:
         self, layout: TokenLayout, state: DecoderState | None, *, more: bool
     ) -> tuple[Tokens, DecoderState]:
         x = self._hidden(layout.total)
-        return self._decoder.run(Tokens.of(x, layout), state, more=more)
+        return self._decoder.run(Tokens.of(x, layout), state, more=more, only_last=True)
 
-    def _another(self, state: DecoderState) -> DecoderState:
-        """A state of its own, as of another video of the same length."""
-        return state.select([0]).reserve(1, self._course.spare or 0)
+    def _another(self, state: DecoderState, number: int) -> DecoderState:
+        """A state of its own, as of another video; a little longer, so that none is the same."""
+        other = state.select([0]).reserve(1, (self._course.spare or 0) + number)
+        return DecoderState(tuple(self._longer(m, number) for m in other.memories), other.pending)
 
     def _ask(self, states: Sequence[DecoderState]) -> None:
-        """Questions one after another, then two steps of all answers together."""
+        """Questions one after another on forks, then the first steps of all answers together."""
         question = TokenLayout.of((SpanKind.INSTRUCTION, self._course.question))
         opened: list[DecoderState] = []
         for state in states:
-            out, after = self._run(question, state, more=False)
-            self._decoder.logits(last_of_each(out))
+            out, after = self._run(question, state.fork(), more=False)
+            self._decoder.logits(out.hidden)
             opened.append(DecoderState(after.memories, (None,) * len(after.pending)))
+        if self._device_type == "cuda":
+            runner = StepRunner.of(self._decoder, opened, steps=self._course.answer)
+            for _ in range(2):
+                runner.step([0] * len(states))
+            return
         going = stack(opened)
         step = TokenLayout.pack([TokenLayout.of((SpanKind.ANSWER, 1)) for _ in states])
         for _ in range(2):
             out, going = self._run(step, going, more=False)
-            self._decoder.logits(last_of_each(out))
+            self._decoder.logits(out.hidden)
 
     def _clip(self, vision: int) -> TokenLayout:
         return TokenLayout.of((SpanKind.TIMESTAMP, self._text(vision)), (SpanKind.VISION, vision))

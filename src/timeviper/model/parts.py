@@ -15,6 +15,7 @@ from timeviper.model.mamba2 import Mamba2Mixer
 from timeviper.model.mlp import MlpMixer
 from timeviper.model.state import AttentionMemory, MambaMemory, Memory
 from timeviper.model.tokens import Tokens, on_device
+from timeviper.ops import hollow
 
 # Tokens of a sequence that a layer takes at once: a question lets go all that waited for it, and
 # what a layer holds in between must not grow with the video. A CPU's caches hold a small part.
@@ -38,7 +39,7 @@ def in_turn(work: Callable[[int], Tensor], count: int) -> list[Tensor]:
 
 def part_size(device: torch.device) -> int:
     """Tokens of one sequence that a layer takes at once on a device."""
-    return _AT_ONCE.get(device.type, _MOST_AT_ONCE)
+    return _AT_ONCE.get(hollow.stands_for(device), _MOST_AT_ONCE)
 
 
 def through(

@@ -1,7 +1,9 @@
 """What the fused kernels of a GPU take in memory, for tensors without data: a rehearsal's ops."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -13,6 +15,27 @@ from timeviper.ops.fp8 import E4M3, Activation, Quantized
 # Segments that a walk of the scan is cut into at most, each with a state at both of its ends.
 _SEGMENTS = 8
 _CHUNK = 64
+# Parts that the keys of a step are cut into.
+_SPLITS = 64
+
+
+# What tensors without data stand for while something is rehearsed.
+_REHEARSED: ContextVar[str] = ContextVar("timeviper_rehearsed_device", default="cuda")
+
+
+def stands_for(device: torch.device) -> str:
+    """The type of a device; of one without data, that of the device which is rehearsed."""
+    return _REHEARSED.get() if device.type == "meta" else device.type
+
+
+@contextmanager
+def rehearsing(device_type: str) -> Generator[None]:
+    """Inside `with`, tensors without data stand for a device of that type."""
+    token = _REHEARSED.set(device_type)
+    try:
+        yield
+    finally:
+        _REHEARSED.reset(token)
 
 
 def ssd(  # noqa: PLR0913
@@ -42,7 +65,7 @@ def ssd(  # noqa: PLR0913
     return y, final
 
 
-def causal_conv1d(  # noqa: PLR0913
+def causal_conv1d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -76,6 +99,36 @@ def attention(  # noqa: PLR0913
     out = q.new_empty(q.shape)
     del parts, masses, packed, merged
     return out
+
+
+def attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    k_lengths: Tensor,
+    shared: object = None,
+    scale: float | None = None,
+) -> Tensor:
+    """As `ops.attention.attention_step`: a part of each split of the keys, and the whole."""
+    parts = q.new_empty(_SPLITS, *q.shape, dtype=torch.float32)
+    out = q.new_empty(q.shape)
+    del parts
+    return out
+
+
+def mamba_step(  # noqa: PLR0913
+    xbc: Tensor,
+    dt: Tensor,
+    weights: object,
+    *,
+    ring: Tensor,
+    ssm: Tensor,
+    place: Tensor,
+    dt_limit: tuple[float, float] = (0.0, math.inf),
+) -> Tensor:
+    """As `ops.step.mamba_step`: buffers are written in place."""
+    return xbc.new_empty(ssm.shape[:3])
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -136,6 +189,8 @@ OPS: MappingProxyType[str, Callable[..., Any]] = MappingProxyType(
         "ssd": ssd,
         "causal_conv1d": causal_conv1d,
         "attention": attention,
+        "attention_step": attention_step,
+        "mamba_step": mamba_step,
         "rms_norm": rms_norm,
         "gated_rms_norm": gated_rms_norm,
         "add_rms_norm": add_rms_norm,
