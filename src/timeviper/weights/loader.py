@@ -13,6 +13,7 @@ from timeviper.core.device import pick_device
 from timeviper.core.precision import Precision, default_precision
 from timeviper.model.decoder import Decoder
 from timeviper.model.linear import quantize_
+from timeviper.model.vision.fp8 import quantize_tower_
 from timeviper.model.vision.tower import VisionTower
 from timeviper.model.vision.towers import build_tower
 from timeviper.model.vlm import TimeViper
@@ -41,8 +42,8 @@ def load_model(
         name_or_folder: name of a model that ships, or one of our checkpoint folders.
         device: where it shall live; None chooses CUDA where present.
         precision: its number format; None means bfloat16 on CUDA and float32 on a CPU. A_log,
-            dt_bias, D and alpha are float32 at least. In `fp8` the layers of the decoder multiply
-            in FP8; embeddings, head, transfer modules, projector and tower stay bfloat16.
+            dt_bias, D and alpha are float32 at least. In `fp8` the layers of decoder and tower
+            multiply in FP8; embeddings, head, transfer modules and projector stay bfloat16.
 
     Returns:
         The model in evaluation mode.
@@ -153,10 +154,13 @@ def _filled(
 
 
 def _round(module: nn.Module) -> None:
-    """Put FP8 layers into the decoder of whatever was loaded."""
-    decoder = module.decoder if isinstance(module, TimeViper) else module
-    if isinstance(decoder, Decoder):
-        quantize_(decoder.layers)
+    """Put FP8 layers into the decoder and the tower of whatever was loaded."""
+    parts = (module.decoder, module.vision) if isinstance(module, TimeViper) else (module,)
+    for part in parts:
+        if isinstance(part, Decoder):
+            quantize_(part.layers)
+        elif isinstance(part, VisionTower):
+            quantize_tower_(part)
 
 
 def _same(shards: Shards, prefix: str) -> dict[str, Renamed]:
