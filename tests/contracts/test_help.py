@@ -38,6 +38,7 @@ COMMANDS = {
     "inspect",
     "synth",
     "synth make",
+    "watch",
 }
 
 
