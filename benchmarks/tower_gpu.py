@@ -1,0 +1,270 @@
+"""Time SigLIP so400m/14-384 on one GPU: ours in bfloat16 and FP8 against transformers.
+
+    python -m benchmarks.tower_gpu [--out FILE] [--toy] [--compile] [--profile]
+
+Features are held to transformers in float32 first, on the same random weights; a time of features
+that are wrong is not printed. Peers are timed in the same call: all 27 layers with their pooling
+head, which is what a user of that class runs, and 26 layers, which is what our features need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import SiglipVisionConfig, SiglipVisionModel
+
+from benchmarks.gpu import distance, median_ms, peak_gib, save
+from timeviper.model.config import VisionConfig
+from timeviper.model.presets import nano_9b, siglip_so400m
+from timeviper.model.projector import Projector
+from timeviper.model.vision.fp8 import quantize_tower_
+from timeviper.model.vision.tower import VisionTower
+from timeviper.model.vision.towers import build_tower
+from timeviper.ops import backend
+from timeviper.processing.image import ImageConfig, scale_frames
+
+BATCHES = (64, 128, 256)
+PEER_BATCH = 128
+CHECKED = 4
+# What the features may differ by, relative to float32, before a time is refused.
+MOST = {"bfloat16": 3e-2, "fp8": 2e-1}
+_BEGAN = time.perf_counter()
+
+
+def say(*words: object) -> None:
+    """Print at once, with the seconds so far: a job that is cut short has told what it knows."""
+    print(f"[{time.perf_counter() - _BEGAN:5.1f}]", *words, flush=True)
+
+
+def flops(config: VisionConfig, layers: int) -> float:
+    """Products of a frame's layers, without embeddings and head."""
+    width, patches = config.hidden_size, config.patches
+    weights = 4 * width**2 + 2 * width * config.intermediate_size
+    return layers * (2 * patches * weights + 4 * patches**2 * width)
+
+
+def peer_model(config: VisionConfig, layers: int) -> SiglipVisionModel:
+    """Transformers' tower with random weights, in float32 on the CPU."""
+    torch.manual_seed(0)
+    sizes = SiglipVisionConfig(
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=layers,
+        num_attention_heads=config.num_heads,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        attn_implementation="sdpa",
+    )
+    return SiglipVisionModel(sizes).eval().requires_grad_(requires_grad=False)
+
+
+def ours(config: VisionConfig, peer: nn.Module) -> VisionTower:
+    """Our tower with a peer's weights."""
+    tower = build_tower(config).eval().requires_grad_(requires_grad=False)
+    found = {
+        name.removeprefix("vision_model.").replace("encoder.layers", "layers"): value
+        for name, value in peer.state_dict().items()
+    }
+    tower.load_state_dict({name: found[name] for name in tower.state_dict()})
+    return tower
+
+
+def pictures(frames: int, side: int, device: str) -> Tensor:
+    """Frames with large shapes and noise, in bytes, channels last as a decoder gives them."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(frames, 3, 12, 12, generator=generator).to(device)
+    smooth = F.interpolate(coarse, (side, side), mode="bicubic")
+    noise = torch.rand(smooth.shape, device=device)
+    frames = (200 * smooth + 40 * noise).clamp(0, 255).to(torch.uint8)
+    return frames.contiguous(memory_format=torch.channels_last)
+
+
+class Bench:
+    """The towers of one run and what was measured of them."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.toy: bool = options.toy
+        self.device = "cpu" if self.toy else "cuda"
+        toy = VisionConfig(
+            tower="siglip", hidden_size=64, intermediate_size=112, num_layers=3, num_heads=4,
+            image_size=32, patch_size=14,
+        )  # fmt: skip
+        self.config = toy if self.toy else siglip_so400m()
+        self.batches = (2,) if self.toy else BATCHES
+        self.peer_batch = 2 if self.toy else PEER_BATCH
+        self.image = ImageConfig(size=self.config.image_size)
+        self.record: dict[str, Any] = {"speeds": {}, "features": {}}
+        self.peer = peer_model(self.config, self.config.num_layers)
+        exact = ours(self.config, self.peer)
+        frames = scale_frames(pictures(CHECKED, self.config.image_size, self.device), self.image)
+        self.frames = frames
+        whole = self.peer.to(self.device)
+        self.want = whole(frames, output_hidden_states=True).hidden_states[-2]
+        got = exact.to(self.device)(frames)
+        self.tell_features("float32, ours", got, most=1e-4)
+        self.peer = whole.bfloat16()
+        self.low = exact.bfloat16()
+        self.fp8 = copy.deepcopy(self.low)
+        say("replaced", len(quantize_tower_(self.fp8)), "layers by FP8 ones")
+        merging = nano_9b().projector
+        if self.toy:
+            merging = replace(merging, tokens_per_frame=2)
+        projector = Projector(merging, self.config.hidden_size, 4480).to(self.device).bfloat16()
+        self.projector = projector.eval().requires_grad_(requires_grad=False)
+
+    def tell_features(self, name: str, got: Tensor, *, most: float) -> None:
+        """Error and cosine of features against transformers in float32.
+
+        Raises:
+            SystemExit: they are wrong.
+        """
+        error = distance(got, self.want)
+        cosine = F.cosine_similarity(got.double(), self.want.double(), dim=-1)
+        told = {"error": error, "cosine": float(cosine.mean()), "least": float(cosine.min())}
+        self.record["features"][name] = told
+        say(f"features {name:24s}", *(f"{key} {value:.6f}" for key, value in told.items()))
+        if not error < most:
+            raise SystemExit(f"{name}: features are off by {error}, at most {most} is right")
+
+    def time(self, name: str, run: Callable[[], object], frames: int, layers: int) -> None:
+        """Frames a second of a call."""
+        ms = 1.0 if self.toy else median_ms(run, rounds=5, warmup=2)
+        if self.toy:
+            run()
+        rate = frames / ms * 1e3
+        rates = rate * flops(self.config, layers) / 1e12
+        self.record["speeds"][name] = {"ms": ms, "frames_s": rate, "tflop_s": rates}
+        say(f"{name:44s} {ms:8.2f} ms {rate:7.0f} frames/s {rates:5.0f} TF/s")
+
+    def check(self) -> None:
+        """Errors of all that is timed."""
+        kinds = {"bfloat16": self.low, "fp8": self.fp8}
+        for name, tower in kinds.items():
+            self.tell_features(name, tower(self.frames), most=MOST[name])
+        got = self.peer(self.frames.bfloat16(), output_hidden_states=True).hidden_states[-2]
+        self.tell_features("transformers bfloat16", got, most=MOST["bfloat16"])
+
+    def towers(self) -> None:
+        """Towers alone, by frames at once, and from bytes to the decoder's tokens."""
+        for name, tower in (("bfloat16", self.low), ("fp8", self.fp8)):
+            for batch in self.batches:
+                pixels = self.pixels(batch)
+                self.time(f"{name}, {batch} frames", lambda: tower(pixels), batch, self.used)  # noqa: B023
+                raw = pictures(batch, self.config.image_size, self.device)
+                self.time(
+                    f"{name}, {batch} frames, bytes to tokens",
+                    lambda: self.projector(tower(scale_frames(raw, self.image).bfloat16())),  # noqa: B023
+                    batch,
+                    self.used,
+                )
+        self.record["peak_gib"] = 0.0 if self.toy else peak_gib()
+
+    def variants(self) -> None:
+        """What each choice of an op gains in bfloat16."""
+        pixels = self.pixels(self.peer_batch)
+        for op, name in (
+            ("patch_attention", "sdpa"),
+            ("linear_gelu", "torch"),
+            ("add_layer_norm", "torch"),
+        ):
+            with backend.override(op, name):
+                self.time(
+                    f"bfloat16 with {op} {name}",
+                    lambda: self.low(pixels),
+                    self.peer_batch,
+                    self.used,
+                )
+
+    def peers(self, *, compiled: bool) -> None:
+        """Transformers on the same weights."""
+        pixels = self.pixels(self.peer_batch).bfloat16()
+        short = peer_model(self.config, self.used) if self.toy else None
+        if short is None:
+            with torch.device(self.device):
+                short = peer_model(self.config, self.used)
+        short = short.bfloat16()
+        both = ((self.config.num_layers, self.peer), (self.used, short))
+        for layers, model in both:
+            self.time(
+                f"transformers eager, {layers} layers",
+                lambda: model(pixels).last_hidden_state,  # noqa: B023
+                self.peer_batch,
+                layers,
+            )
+        for layers, model in both if compiled else ():
+            fast = torch.compile(model)
+            self.time(
+                f"transformers compiled, {layers} layers",
+                lambda: fast(pixels).last_hidden_state,  # noqa: B023
+                self.peer_batch,
+                layers,
+            )
+
+    def profile(self) -> None:
+        """The kernels that take the most time, of one call from bytes to tokens."""
+        raw = pictures(self.peer_batch, self.config.image_size, self.device)
+        for name, tower in (("bfloat16", self.low), ("fp8", self.fp8)):
+            with torch.profiler.profile() as found:
+                self.projector(tower(scale_frames(raw, self.image).bfloat16()))
+            events = sorted(found.key_averages(), key=lambda e: -e.self_device_time_total)
+            total = sum(e.self_device_time_total for e in events)
+            say(f"kernels of {name}: {total / 1e3:.1f} ms")
+            rows = [(e.key[:90], e.count, e.self_device_time_total / 1e3) for e in events[:14]]
+            self.record[f"kernels {name}"] = rows
+            for key, count, ms in rows:
+                say(f"  {ms:8.2f} ms {count:4d} x {key}")
+
+    @property
+    def used(self) -> int:
+        """Layers that our features need."""
+        return self.config.used_layers
+
+    def pixels(self, batch: int) -> Tensor:
+        """Normalised frames in bfloat16."""
+        raw = pictures(batch, self.config.image_size, self.device)
+        return scale_frames(raw, self.image).bfloat16()
+
+
+@contextmanager
+def emulated(wanted: bool) -> Iterator[None]:
+    """FP8 products in plain torch, where a machine has none."""
+    if not wanted:
+        yield
+        return
+    with backend.override("fp8_product", "emulated"), backend.override("fp8_linear", "emulated"):
+        yield
+
+
+def main() -> None:
+    """Check, time, tell."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="write one JSON object here")
+    parser.add_argument("--toy", action="store_true", help="tiny sizes on the CPU, to try it out")
+    parser.add_argument("--compile", action="store_true", help="the compiled peers too")
+    parser.add_argument("--profile", action="store_true", help="tell the slowest kernels")
+    options = parser.parse_args()
+    with torch.inference_mode(), emulated(options.toy):
+        bench = Bench(options)
+        try:
+            bench.check()
+            bench.towers()
+            bench.variants()
+            if options.profile:
+                bench.profile()
+            bench.peers(compiled=options.compile)
+        finally:
+            save(bench.record, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The tower's kernels are compiled for a GPU that need not be here, without spilling registers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="no Triton for this platform")
+
+# A process of its own: in this one Triton interprets, and that is settled at its first import.
+_COMPILE = """
+import json
+import triton, triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from timeviper.ops import fp8_product_triton, layer_norm_triton
+
+LOW, HIGH, E4M3 = "*bf16", "*fp32", "*fp8e4nv"
+TYPES = dict(stream=LOW, update=LOW, weight=LOW, bias=LOW, total=LOW, normed=LOW, sums=LOW,
+             row_scales=HIGH, factors=LOW, offsets=LOW, values=E4M3, scales=HIGH, count="i32")
+
+def check(name, kernel, warps, **constants):
+    taken = {n: v for n, v in constants.items() if n in kernel.arg_names}
+    signature = {n: "constexpr" if n in taken else TYPES[n] for n in kernel.arg_names}
+    built = triton.compile(ASTSource(kernel, signature, taken), options={"num_warps": warps},
+                           target=GPUTarget("cuda", 90, 32))
+    print(json.dumps({"name": name, "stages": list(built.asm), "ptx": built.asm["ptx"]}))
+
+WIDE, INNER = dict(SIZE=1152, HEAD=1024, TAIL=128), dict(SIZE=4304, HEAD=4096, TAIL=256)
+norm, step = fp8_product_triton._norm_kernel, fp8_product_triton._activation_kernel
+rows, tiles, warps = fp8_product_triton._NORM
+SHAPE = dict(ROWS=rows, TILES=tiles, EPS=1e-6)
+check("add, norm", layer_norm_triton._kernel, 4, WORK=tl.float32, ROWS=4, EPS=1e-6, **WIDE)
+check("finish, add, norm, round", norm, warps, **SHAPE, **WIDE)
+check("norm, round", norm, warps, sums=None, row_scales=None, bias=None, total=None, **SHAPE,
+      **WIDE)
+check("finish, add", norm, warps, factors=None, offsets=None, values=None, scales=None, **SHAPE,
+      **WIDE)
+rows, tiles, warps = fp8_product_triton._ACTIVATION
+for name in ("none", "relu2", "gelu_tanh"):
+    check("finish, activate, round", step, warps, ROWS=rows, TILES=tiles, ACTIVATION=name,
+          FAST=True, **INNER)
+"""
+
+
+def test_every_kernel_compiles_for_an_h100(tmp_path: Path) -> None:
+    surroundings = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"}
+    run = subprocess.run(
+        [sys.executable, "-c", _COMPILE],
+        env={**surroundings, "TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    built = [json.loads(line) for line in run.stdout.splitlines()]
+    assert len(built) == 7
+    assert all("cubin" in kernel["stages"] for kernel in built)
+    # One instruction, not a formula of five, ends the GELU of a row.
+    assert "tanh.approx.f32" in built[-1]["ptx"]
