@@ -1,0 +1,168 @@
+"""When memory runs out after all: free, halve, try once more, and only then give up, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from timeviper.core.device import free_bytes, total_bytes
+from timeviper.core.errors import CapacityError
+from timeviper.model.state import AttentionMemory, DecoderState
+from timeviper.processing.clip_tokens import PromptTokens
+
+Result = TypeVar("Result")
+_GIB = 2**30
+
+
+@final
+class SteadyReader:
+    """Reads chunks of one video; after the first one that does not fit, all by halves.
+
+    Args:
+        read: continues a state by tokens and the vision tokens among them.
+        mark: tokens of frames at some moments, the first of them having that number.
+        device: that may run out of memory.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[PromptTokens, Tensor, DecoderState], DecoderState],
+        mark: Callable[[NDArray[np.float64], int], PromptTokens],
+        device: torch.device,
+    ) -> None:
+        self._read, self._mark, self._device = read, mark, device
+        self._parts = 1
+
+    def read(
+        self, asked: NDArray[np.float64], vision: Tensor, first: int, state: DecoderState
+    ) -> tuple[DecoderState, int, tuple[str, ...]]:
+        """Continue a state by a chunk of frames.
+
+        Args:
+            asked: moments of the frames.
+            vision: their vision tokens, shape (frame, kept, hidden).
+            first: number of the first frame in the video.
+            state: the last good one; it stays as it is, whatever happens.
+
+        Returns:
+            The state after the frames, tokens read, sentences for the user.
+
+        Raises:
+            CapacityError: half a chunk does not fit either.
+        """
+        rooms = _rooms(state)
+        notes: tuple[str, ...] = ()
+        found = self._parts_of(asked, vision, first, state)
+        if found is None:
+            # Nobody continues what failed: its room is free again.
+            _give_back(rooms)
+            release(self._device)
+            notes = self._halve(first, len(asked))
+            found = self._parts_of(asked, vision, first, state)
+        if found is None:
+            _give_back(rooms)
+            release(self._device)
+            raise out_of_memory(
+                self._device,
+                f"reading frames {first:,} to {first + len(asked):,} in {self._parts} parts",
+                f"keep the first {first:,} frames, which are encoded, or choose fewer frames",
+            )
+        return (*found, notes)
+
+    def _parts_of(
+        self, asked: NDArray[np.float64], vision: Tensor, first: int, state: DecoderState
+    ) -> tuple[DecoderState, int] | None:
+        """State and tokens after all parts; None when memory ran out."""
+        count, tokens = min(self._parts, len(asked)), 0
+        edges = np.linspace(0, len(asked), count + 1).astype(int).tolist()
+        try:
+            for start, stop in zip(edges, edges[1:], strict=False):
+                marked = self._mark(asked[start:stop], first + start)
+                state = self._read(marked, vision[start:stop], state)
+                tokens += len(marked)
+        except torch.OutOfMemoryError:
+            return None
+        return state, tokens
+
+    def _halve(self, first: int, frames: int) -> tuple[str, ...]:
+        self._parts *= 2
+        return (
+            f"memory ran out at frame {first:,}: from there on {frames} frames were read in "
+            f"{self._parts} parts, which is slower and gives the same",
+        )
+
+
+def twice(
+    work: Callable[[], Result],
+    *,
+    again: Callable[[], Result] | None = None,
+    device: torch.device,
+    doing: str,
+    do: str,
+) -> Result:
+    """Do work; when memory runs out, free what is free and try once more.
+
+    Args:
+        work: leaves nothing behind when it fails.
+        again: the second attempt, with less at a time; None for the same again.
+        device: that may run out of memory.
+        doing: what is being done, for the message.
+        do: the next step that mends it.
+
+    Returns:
+        What one of the attempts returned.
+
+    Raises:
+        CapacityError: it did not fit either time.
+    """
+    # Outside of `except`: there, the error would keep alive what the failed attempt held.
+    for attempt in (work, again or work):
+        try:
+            return attempt()
+        except torch.OutOfMemoryError:
+            pass
+        release(device)
+    raise out_of_memory(device, doing, do)
+
+
+def release(device: torch.device) -> None:
+    """Give what is not used back to the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+
+
+def out_of_memory(device: torch.device, doing: str, do: str) -> CapacityError:
+    """The error that tells how much there is.
+
+    Args:
+        device: that ran out of memory.
+        doing: what was being done.
+        do: the next step that mends it.
+    """
+    free, total = free_bytes(device) / _GIB, total_bytes(device) / _GIB
+    held = ""
+    if device.type == "cuda":
+        held = f", {torch.cuda.memory_allocated(device) / _GIB:.2f} GiB hold tensors"
+    return CapacityError(
+        want=f"memory for {doing}",
+        got=f"none left, twice ({free:.2f} GiB of {total:.2f} GiB are free{held})",
+        do=f"{do}; `timeviper plan` tells what fits",
+    )
+
+
+def _rooms(state: DecoderState) -> Sequence[tuple[AttentionMemory, tuple[int, ...]]]:
+    """Every buffer with what is used of it now."""
+    found = [m for m in state.memories if isinstance(m, AttentionMemory)]
+    found += [p.dropped for p in state.pending if p is not None and p.dropped is not None]
+    return [(memory, memory.buffer.used) for memory in found]
+
+
+def _give_back(rooms: Sequence[tuple[AttentionMemory, tuple[int, ...]]]) -> None:
+    for memory, used in rooms:
+        memory.buffer.used = used
