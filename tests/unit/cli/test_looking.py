@@ -1,21 +1,45 @@
-"""Options that commands share: number formats by name."""
+"""Options of how to look: read once for all commands, told back by name."""
 
 from __future__ import annotations
 
 import pytest
 
-from timeviper.cli.looking import parse_precision, precision_called
-from timeviper.core.errors import ConfigError
-from timeviper.core.precision import Precision
+from timeviper.cli.looking import Looking, open_store
+from timeviper.core.errors import ConfigError, RequestError
+
+NOTHING = {"fps": None, "num_frames": None, "max_frames": None, "start": None, "end": None}
 
 
-def test_a_precision_by_name_and_none_for_the_device_to_decide() -> None:
-    assert parse_precision(None) is None
-    assert parse_precision("fp8") is Precision.FP8
-    assert precision_called("bfloat16") is Precision.BFLOAT16
+def test_times_are_read_and_names_told_back():
+    looking = Looking.parse(**NOTHING | {"start": "01:30", "end": "100", "max_frames": 5})
+    assert (looking.start, looking.end) == (90.0, 100.0)
+    assert looking.given == ("--max-frames", "--start", "--end")
+    options = looking.options()
+    assert (options.start, options.end, options.max_frames, options.fps) == (90.0, 100.0, 5, None)
+    assert Looking.parse(**NOTHING).given == ()
+    # Zero is something said.
+    assert Looking.parse(**NOTHING | {"start": "0"}).given == ("--start",)
 
 
-@pytest.mark.parametrize("name", ["", "FP8", "int4"])
-def test_an_unknown_one_is_refused_with_the_known(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"float32, bfloat16.*fp8"):
-        precision_called(name)
+@pytest.mark.parametrize(
+    ("wish", "error", "says"),
+    [
+        ({"start": "soon"}, RequestError, "--start"),
+        ({"end": "1:00 to 2:00"}, RequestError, "--end"),
+        ({"fps": 1.0, "num_frames": 2}, ConfigError, "either"),
+        ({"start": "5", "end": "5"}, ConfigError, "after"),
+    ],
+)
+def test_nonsense_is_refused(wish, error, says):
+    with pytest.raises(error, match=says):
+        Looking.parse(**NOTHING | wish)
+
+
+def test_a_store_is_opened_where_one_is_wanted(tmp_path):
+    assert open_store(None, 1.0) is None
+    store = open_store(tmp_path / "cache", 0.5)
+    assert store is not None
+    assert store.limit_bytes == 500_000_000
+    for limit in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(RequestError, match="--cache-gb"):
+            open_store(tmp_path / "cache", limit)
