@@ -253,7 +253,6 @@ def candidates() -> dict[str, ssd_triton.Tuning]:
     pairs = [(w, s) for w in (4, 8) for s in (1, 2, 3, 4)]
     found |= {f"walk warps {w} stages {s}": replace(plain, walk=(w, s)) for w, s in pairs}
     found |= {f"gradients warps {w} stages {s}": replace(plain, gradients=(w, s)) for w, s in pairs}
-    found["second part 32"] = replace(plain, second=32)
     found |= {f"programs {p}": replace(plain, programs=p) for p in (1, 2, 8, 16)}
     return found | {f"shortest {s}": replace(plain, shortest=s) for s in (4, 16, 32)}
 

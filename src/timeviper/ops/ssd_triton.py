@@ -41,7 +41,6 @@ class Tuning:
         programs: walking programs wanted on each multiprocessor before sequences are cut; None
             takes as many as its registers hold.
         shortest: fewest chunks of a segment that a sequence is cut into.
-        second: least width of the second part of a head whose head_dim is no power of two.
         walk: warps and stages of the walks; None takes them by size.
         gradients: warps and stages of the kernel over chunks; None takes them by size.
         precision: how float32 products are computed, a name of Triton's. "ieee" leaves the matrix
@@ -50,7 +49,6 @@ class Tuning:
 
     programs: int | None = None
     shortest: int = 8
-    second: int = 16
     walk: tuple[int, int] | None = None
     gradients: tuple[int, int] | None = None
     precision: str = "tf32x3"
@@ -501,27 +499,22 @@ class _Work:
             emit: outputs to fill and weight of the direct path, or None.
         """
         y, direct = emit or (None, None)
-        parts = _parts(self.head_dim, self.options.tuning.second)
-        kernels.walk_kernel[self.heads, len(self.plan.segments)](
-            kernels.View.of(walk.x),
-            kernels.View.of(walk.B),
-            kernels.View.of(walk.C),
-            direct,
-            y,
-            walk.given.steps,
-            walk.given.sums,
-            starts,
-            *(ends or (None, None)),
-            keep,
-            self.segments,
-            self.num_chunks,
-            self.heads,
-            **self._sizes(),
-            P1=parts[0],
-            P2=parts[1],
-            REVERSE=walk.reverse,
-            **self._launch(self.options.tuning.walk, (4, 3)),
-        )
+        views = map(kernels.View.of, (walk.x, walk.B, walk.C))
+        io = kernels.Walked(*views, direct, y, walk.given.steps, walk.given.sums, keep)
+        for begin, width in _parts(self.head_dim):
+            kernels.walk_kernel[self.heads, len(self.plan.segments)](
+                io,
+                starts,
+                *(ends or (None, None)),
+                self.segments,
+                self.num_chunks,
+                self.heads,
+                **self._sizes(),
+                FROM=begin,
+                BP=width,
+                REVERSE=walk.reverse,
+                **self._launch(self.options.tuning.walk, (4, 3)),
+            )
 
     def join(
         self, ends: Tensor, decays: Tensor, state: Tensor | None, *, reverse: bool
@@ -606,12 +599,15 @@ def _padded(size: int, least: int = 16) -> int:
     return max(least, 1 << (size - 1).bit_length())
 
 
-def _parts(head_dim: int, second: int) -> tuple[int, int]:
-    """Widths of the parts in which a head is carried: a power of two and, padded, the rest."""
+def _parts(head_dim: int) -> list[tuple[int, int]]:
+    """First channel and width of each walk: powers of two that pad a head by little.
+
+    Two parts in one program keep more registers than there are.
+    """
     if _padded(head_dim) == head_dim or head_dim < 32:
-        return _padded(head_dim), 0
+        return [(0, _padded(head_dim))]
     large = _padded(head_dim) // 2
-    return large, _padded(head_dim - large, second)
+    return [(0, large), (large, _padded(head_dim - large))]
 
 
 def _residents(head_dim: int, size: int) -> int:

@@ -59,6 +59,30 @@ class Steps(NamedTuple):
     sums: Any
 
 
+class Walked(NamedTuple):
+    """What a walk reads and writes at each token.
+
+    Args:
+        x: what enters the state.
+        B: how it enters.
+        C: how outputs read the state.
+        D: direct path, or None.
+        y: outputs (token, head, P), or None.
+        steps: step sizes.
+        sums: running sums of dt A.
+        kept: where the state before each chunk goes (after it, in reverse), or None.
+    """
+
+    x: View
+    B: View
+    C: View
+    D: Any
+    y: Any
+    steps: Any
+    sums: Any
+    kept: Any
+
+
 class Around(NamedTuple):
     """What the gradients of a chunk are taken from, beside its tokens.
 
@@ -260,43 +284,57 @@ def _diagonal(D: tl.tensor | None, head: tl.tensor, i: tl.tensor) -> tl.tensor:
 @triton.jit
 def _part(
     view: View,
-    head: tl.tensor,
+    group: tl.tensor,
     token: tl.tensor,
-    seen: tl.tensor,
+    left: tl.tensor,
     channels: tl.tensor,
+    Q: tl.constexpr,
     WIDTH: tl.constexpr,
     WHOLE: tl.constexpr,
+    SHORT: tl.constexpr,
 ) -> tl.tensor:
-    """Values of the tokens from `token` on at some channels; WHOLE says that all of those exist."""
-    i = tl.arange(0, seen.shape[0])
+    """Values of Q tokens from `token` on at some channels.
+
+    WHOLE says that all of those channels exist; SHORT that only `left` tokens may. Whole chunks
+    go without masks, which cost a walk a third of its speed.
+    """
+    i = tl.arange(0, Q)
     # One 64-bit address a tile: offsets inside it fit 32 bits.
-    base = view.base + token * view.token + head * view.group
-    mask = seen[:, None]
-    if not WHOLE:
-        mask = mask & (channels < WIDTH)[None, :]
-    places = i[:, None] * view.token + channels[None, :] * view.channel
-    return tl.load(base + places, mask=mask, other=0.0)
+    base = view.base + token * view.token + group * view.group
+    places = base + (i[:, None] * view.token + channels[None, :] * view.channel)
+    if WHOLE and not SHORT:
+        return tl.load(places)
+    if WHOLE:
+        return tl.load(places, mask=(i < left)[:, None], other=0.0)
+    if not SHORT:
+        return tl.load(places, mask=(channels < WIDTH)[None, :], other=0.0)
+    return tl.load(places, mask=(i < left)[:, None] & (channels < WIDTH)[None, :], other=0.0)
 
 
 @no_type_check
 @triton.jit
 def _store_part(
     y: tl.tensor,
-    row: tl.tensor,
     step: tl.tensor,
-    seen: tl.tensor,
+    left: tl.tensor,
     channels: tl.tensor,
     values: tl.tensor,
     WIDTH: tl.constexpr,
     WHOLE: tl.constexpr,
+    SHORT: tl.constexpr,
 ) -> None:
-    """Write outputs from row number `row` on, `step` values further a token."""
-    i = tl.arange(0, seen.shape[0])
-    mask = seen[:, None]
-    if not WHOLE:
-        mask = mask & (channels < WIDTH)[None, :]
-    to = y + row * WIDTH + i[:, None] * step + channels[None, :]
-    tl.store(to, values.to(y.dtype.element_ty), mask=mask)
+    """Write outputs from `y` on, `step` values further a token; flags as in `_part`."""
+    i = tl.arange(0, values.shape[0])
+    to = y + (i[:, None] * step + channels[None, :])
+    values = values.to(y.dtype.element_ty)
+    if WHOLE and not SHORT:
+        tl.store(to, values)
+    elif WHOLE:
+        tl.store(to, values, mask=(i < left)[:, None])
+    elif not SHORT:
+        tl.store(to, values, mask=(channels < WIDTH)[None, :])
+    else:
+        tl.store(to, values, mask=(i < left)[:, None] & (channels < WIDTH)[None, :])
 
 
 @no_type_check
@@ -358,33 +396,55 @@ def _mixing(
 
 @no_type_check
 @triton.jit
-def _outputs(
+def _turn(
     state: tl.tensor,
-    x: tl.tensor,
-    c: tl.tensor,
-    mixed: tl.tensor,
-    sums: tl.tensor,
+    io: Walked,
+    head: tl.tensor,
+    chunk: tl.tensor,
+    token: tl.tensor,
+    left: tl.tensor,
+    num_chunks: tl.tensor,
+    num_heads: tl.tensor,
+    RATIO: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    Q: tl.constexpr,
+    FROM: tl.constexpr,
+    BP: tl.constexpr,
+    BN: tl.constexpr,
+    REVERSE: tl.constexpr,
+    OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> tl.tensor:
-    """What a chunk reads from the state before it and from its own tokens; (Q, BP)."""
-    out = tl.dot(c, state.to(c.dtype), input_precision=PRECISION) * tl.exp(sums)[:, None]
-    return tl.dot(mixed, x, acc=out, input_precision=PRECISION)
+    SHORT: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """One chunk: its outputs are written, then it enters the state; with its sum of decays."""
+    i, n, p = tl.arange(0, Q), tl.arange(0, BN), FROM + tl.arange(0, BP)
+    group, at = head // RATIO, (head * num_chunks + chunk) * Q
+    step_i, sum_i = tl.load(io.steps + at + i), tl.load(io.sums + at + i)
+    last = tl.load(io.sums + at + Q - 1)
+    b_i = _part(io.B, group, token, left, n, Q, N, BN == N, SHORT).to(OPERAND)
+    x_i = _part(io.x, head, token, left, p, Q, P, FROM + BP <= P, SHORT).to(OPERAND)
+    if io.kept is not None:
+        _store_turned(io.kept, chunk * num_heads + head, p, n, state, P, N)
+    if io.y is not None:
+        c_i = _part(io.C, group, token, left, n, Q, N, BN == N, SHORT).to(OPERAND)
+        mixed = _mixing(b_i, c_i, step_i, sum_i, io.D, head, PRECISION).to(OPERAND)
+        out = tl.dot(c_i, state.to(OPERAND), input_precision=PRECISION) * tl.exp(sum_i)[:, None]
+        out = tl.dot(mixed, x_i, acc=out, input_precision=PRECISION)
+        to, step = io.y + (token * num_heads + head) * P, num_heads * P
+        _store_part(to, step, left, p, out, P, FROM + BP <= P, SHORT)
+    weight = tl.exp(sum_i) if REVERSE else step_i * tl.exp(last - sum_i)
+    enters, state = (x_i * weight[:, None]).to(OPERAND), state * tl.exp(last)
+    return tl.dot(tl.trans(b_i), enters, acc=state, input_precision=PRECISION), last
 
 
 @no_type_check
 @triton.jit(do_not_specialize=_COUNTS)
 def walk_kernel(
-    x: View,
-    B: View,
-    C: View,
-    D: tl.tensor | None,
-    y: tl.tensor | None,
-    steps: tl.tensor,
-    sums: tl.tensor,
+    io: Walked,
     starts: tl.tensor | None,
     ends: tl.tensor | None,
     decays: tl.tensor | None,
-    kept: tl.tensor | None,
     segments: tl.tensor,
     num_chunks: tl.tensor,
     num_heads: tl.tensor,
@@ -392,70 +452,53 @@ def walk_kernel(
     P: tl.constexpr,
     N: tl.constexpr,
     Q: tl.constexpr,
-    P1: tl.constexpr,
-    P2: tl.constexpr,
+    FROM: tl.constexpr,
+    BP: tl.constexpr,
     BN: tl.constexpr,
     REVERSE: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """Carry one head's state through the chunks of a segment, in registers, as (BN, P1 + P2).
+    """Carry BP channels of one head's state through the chunks of a segment, in registers.
 
     Forward: h <- exp(sum) h + sum of exp(what is left) dt x B; REVERSE carries the gradient of
     the state backwards, with the outputs' gradient as `x` and C as `B`. What is not None is
-    written: outputs `y`, the state met before each chunk `kept`, the last state `ends` and the
-    segment's summed decay `decays`. A head_dim that is no power of two is carried in two parts.
+    written: outputs and the state met before each chunk, the last state `ends` and the segment's
+    summed decay `decays`. The state lies turned, (BN, BP): then all products share one layout.
     """
     head = tl.program_id(0).to(tl.int64)
     segment = tl.program_id(1).to(tl.int64)
-    i, n, p1 = tl.arange(0, Q), tl.arange(0, BN), tl.arange(0, P1)
-    p2 = P1 + tl.arange(0, P2 if P2 > 0 else 16)
+    n, p = tl.arange(0, BN), FROM + tl.arange(0, BP)
     row = segments + 4 * segment
     first, many = tl.load(row), tl.load(row + 1).to(tl.int32)
     begin, end = tl.load(row + 2), tl.load(row + 3)
-    own, group = segment * num_heads + head, head // RATIO
-    s1, s2 = tl.zeros((BN, P1), dtype=tl.float32), tl.zeros((BN, P2 if P2 > 0 else 1), tl.float32)
+    own, length = segment * num_heads + head, (end - begin).to(tl.int32)
+    state = tl.zeros((BN, BP), dtype=tl.float32)
     if starts is not None:
-        s1 += _load_turned(starts, own, p1, n, P, N).to(tl.float32)
-        if P2 > 0:
-            s2 += _load_turned(starts, own, p2, n, P, N).to(tl.float32)
-    total = 0.0
-    for turn in range(many):
-        past = many - 1 - turn if REVERSE else turn
-        chunk, token = first + past, begin + past.to(tl.int64) * Q
-        seen = i < (end - token).to(tl.int32)
-        at = (head * num_chunks + chunk) * Q
-        step_i, sum_i = tl.load(steps + at + i), tl.load(sums + at + i)
-        last = tl.load(sums + at + Q - 1)
-        b_i = _part(B, group, token, seen, n, N, BN == N).to(OPERAND)
-        x1 = _part(x, head, token, seen, p1, P, P1 <= P).to(OPERAND)
-        if P2 > 0:
-            x2 = _part(x, head, token, seen, p2, P, P1 + P2 == P).to(OPERAND)
-        if kept is not None:
-            _store_turned(kept, chunk * num_heads + head, p1, n, s1, P, N)
-            if P2 > 0:
-                _store_turned(kept, chunk * num_heads + head, p2, n, s2, P, N)
-        if y is not None:
-            c_i = _part(C, group, token, seen, n, N, BN == N).to(OPERAND)
-            mixed = _mixing(b_i, c_i, step_i, sum_i, D, head, PRECISION).to(OPERAND)
-            to, step = token * num_heads + head, num_heads * P
-            out = _outputs(s1, x1, c_i, mixed, sum_i, PRECISION)
-            _store_part(y, to, step, seen, p1, out, P, P1 <= P)
-            if P2 > 0:
-                out = _outputs(s2, x2, c_i, mixed, sum_i, PRECISION)
-                _store_part(y, to, step, seen, p2, out, P, P1 + P2 == P)
-        weight = tl.exp(sum_i) if REVERSE else step_i * tl.exp(last - sum_i)
-        turned, decay = tl.trans(b_i), tl.exp(last)
-        enters = (x1 * weight[:, None]).to(OPERAND)
-        s1 = tl.dot(turned, enters, acc=s1 * decay, input_precision=PRECISION)
-        if P2 > 0:
-            enters2 = (x2 * weight[:, None]).to(OPERAND)
-            s2 = tl.dot(turned, enters2, acc=s2 * decay, input_precision=PRECISION)
+        state += _load_turned(starts, own, p, n, P, N).to(tl.float32)
+    # Whole chunks, and at most one that is shorter: the last, which the reverse meets first.
+    whole, total = length // Q, 0.0
+    rest = length - whole * Q
+    if REVERSE and whole < many:
+        state, total = _turn(
+            state, io, head, first + whole, begin + whole * Q, rest, num_chunks, num_heads,
+            RATIO, P, N, Q, FROM, BP, BN, REVERSE, OPERAND, PRECISION, True,
+        )  # fmt: skip
+    for turn in range(whole):
+        past = whole - 1 - turn if REVERSE else turn
+        state, last = _turn(
+            state, io, head, first + past, begin + past.to(tl.int64) * Q, Q, num_chunks, num_heads,
+            RATIO, P, N, Q, FROM, BP, BN, REVERSE, OPERAND, PRECISION, False,
+        )  # fmt: skip
+        total += last
+    if not REVERSE and whole < many:
+        state, last = _turn(
+            state, io, head, first + whole, begin + whole * Q, rest, num_chunks, num_heads,
+            RATIO, P, N, Q, FROM, BP, BN, REVERSE, OPERAND, PRECISION, True,
+        )  # fmt: skip
         total += last
     if ends is not None:
-        _store_turned(ends, own, p1, n, s1, P, N)
-        if P2 > 0:
-            _store_turned(ends, own, p2, n, s2, P, N)
+        _store_turned(ends, own, p, n, state, P, N)
         tl.store(decays + own, total)
 
 
