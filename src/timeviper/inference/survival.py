@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import TypeVar, final
 
 import numpy as np
@@ -81,7 +83,7 @@ class SteadyReader:
         count, tokens = min(self._parts, len(asked)), 0
         edges = np.linspace(0, len(asked), count + 1).astype(int).tolist()
         try:
-            for start, stop in zip(edges, edges[1:], strict=False):
+            for start, stop in pairwise(edges):
                 marked = self._mark(asked[start:stop], first + start)
                 state = self._read(marked, vision[start:stop], state)
                 tokens += len(marked)
@@ -128,6 +130,34 @@ def twice(
             pass
         release(device)
     raise out_of_memory(device, doing, do)
+
+
+def in_batches(
+    see: Callable[[Tensor], Tensor], frames: Tensor, most: int, *, device: torch.device
+) -> Tensor:
+    """Vision tokens of frames, a batch at a time; by halves where a batch does not fit.
+
+    Args:
+        see: vision tokens of one batch.
+        frames: shape (frame, ...).
+        most: frames of a batch.
+        device: that may run out of memory.
+
+    Raises:
+        CapacityError: half a batch does not fit either.
+    """
+    return twice(
+        partial(_batches, see, frames, most),
+        again=partial(_batches, see, frames, max(1, most // 2)),
+        device=device,
+        doing=f"the vision tower on {min(most, len(frames))} frames",
+        do="free memory of the device",
+    )
+
+
+def _batches(see: Callable[[Tensor], Tensor], frames: Tensor, most: int) -> Tensor:
+    found = [see(part) for part in frames.split(most)]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def release(device: torch.device) -> None:
