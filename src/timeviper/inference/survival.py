@@ -16,6 +16,7 @@ from timeviper.core.device import free_bytes, total_bytes
 from timeviper.core.errors import CapacityError
 from timeviper.model.state import AttentionMemory, DecoderState
 from timeviper.processing.clip_tokens import PromptTokens
+from timeviper.processing.prompt import PromptPlan
 
 Result = TypeVar("Result")
 _GIB = 2**30
@@ -27,17 +28,17 @@ class SteadyReader:
 
     Args:
         read: continues a state by tokens and the vision tokens among them.
-        mark: tokens of frames at some moments, the first of them having that number.
+        plan: prompt of the video.
         device: that may run out of memory.
     """
 
     def __init__(
         self,
         read: Callable[[PromptTokens, Tensor, DecoderState], DecoderState],
-        mark: Callable[[NDArray[np.float64], int], PromptTokens],
+        plan: PromptPlan,
         device: torch.device,
     ) -> None:
-        self._read, self._mark, self._device = read, mark, device
+        self._read, self._plan, self._device = read, plan, device
         self._parts = 1
 
     def read(
@@ -84,7 +85,10 @@ class SteadyReader:
         edges = np.linspace(0, len(asked), count + 1).astype(int).tolist()
         try:
             for start, stop in pairwise(edges):
-                marked = self._mark(asked[start:stop], first + start)
+                # The moment asked for, not the frame's own: at 29.97 frames a second the frame on
+                # screen at 5 s appeared at 4.97 s, and its mark would say 00:04.
+                moments = asked[start:stop]
+                marked = self._plan.clip_tokens(moments, first_frame_index=first + start)
                 state = self._read(marked, vision[start:stop], state)
                 tokens += len(marked)
         except torch.OutOfMemoryError:
