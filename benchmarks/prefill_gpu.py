@@ -6,7 +6,8 @@
 Weights and vision tokens are random; sizes are the preset's own. First the same tokens are read
 under two cuts and must give the same scores of the next token. --peer also times Qwen2.5-7B of
 transformers, one shot, in the same call. --marks prints the seconds at 1k, 10k, 30k, ... frames
-on the way of the longest one.
+on the way of the longest one. --at times two chunks behind so many frames whose keys are random
+numbers instead of having been read: what a chunk and a question cost there, and that it fits.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from torch import Tensor
 
 from benchmarks.gpu import GIB, ceilings, distance, peak_gib, random_decoder, save
 from timeviper.core.layout import SpanKind, TokenLayout
-from timeviper.model.decoder import Decoder, last_of_each
+from timeviper.core.precision import Precision
+from timeviper.inference.planner import Setting, forecast
+from timeviper.model.decoder import Decoder
+from timeviper.model.keys import AttentionMemory, fresh
+from timeviper.model.linear import quantize_
+from timeviper.model.presets import preset
 from timeviper.model.state import DecoderState
 from timeviper.model.tokens import Tokens
 
@@ -63,7 +69,7 @@ def read(
         layout = TokenLayout.pack([TokenLayout.of((SpanKind.VISION, count))])
         # The same few blocks again and again: what is read does not change the work.
         x = vision(decoder, count, seed=start % 7)
-        _, state = decoder.run(Tokens.of(x, layout), state, more=True)
+        _, state = decoder.run(Tokens.of(x, layout), state, more=True, only_last=True)
         if start == 0:
             state = state.reserve(total / count, 1024)
         done = (start + count) // TOKENS_A_FRAME
@@ -81,7 +87,56 @@ def question(decoder: Decoder, state: DecoderState, seed: int = 0) -> Tensor:
     ids = torch.randint(0, decoder.config.vocab_size, (QUESTION,), generator=generator)
     layout = TokenLayout.pack([TokenLayout.of((SpanKind.INSTRUCTION, QUESTION))])
     tokens = Tokens.of(decoder.embed(ids.to(device())), layout)
-    return decoder.logits(last_of_each(decoder.run(tokens, state)[0]))
+    return decoder.logits(decoder.run(tokens, state.fork(), only_last=True)[0].hidden)
+
+
+def planted(decoder: Decoder, frames: int, chunk: int) -> DecoderState:
+    """A state whose attention layers hold random keys of so many frames."""
+    state, room = read(decoder, chunk // TOKENS_A_FRAME, chunk), 3 * chunk + 1024
+    length = frames * TOKENS_A_FRAME
+
+    def filled(memory: AttentionMemory) -> AttentionMemory:
+        shape = (1, length + room, *memory.k.shape[2:])
+        k, v = (memory.k.new_empty(shape).normal_() for _ in range(2))
+        return fresh(k, v, (length,))
+
+    return DecoderState(
+        tuple(filled(m) if isinstance(m, AttentionMemory) else m for m in state.memories),
+        state.pending,
+    )
+
+
+def behind(decoder: Decoder, frames: int, chunk: int) -> dict[str, Any]:
+    """Milliseconds a frame and of a question behind so many frames, and peaks in GiB."""
+    state, layout = planted(decoder, frames, chunk), TokenLayout.of((SpanKind.VISION, chunk))
+    torch.cuda.reset_peak_memory_stats()
+    x, spent = vision(decoder, chunk, seed=0), []
+    for _ in range(2):
+        wait()
+        began = time.perf_counter()
+        _, state = decoder.run(Tokens.of(x, layout), state, more=True, only_last=True)
+        wait()
+        spent.append(time.perf_counter() - began)
+    record = {"behind_frames": frames, "ms_a_frame": spent[-1] * 1e3 * TOKENS_A_FRAME / chunk}
+    record["prefill_peak_gib"] = peak_gib()
+    question(decoder, state)
+    wait()
+    began = time.perf_counter()
+    question(decoder, state, seed=1)
+    wait()
+    return record | {"question_s": time.perf_counter() - began, "question_peak_gib": peak_gib()}
+
+
+def told(name: str, frames: int, chunk: int, precision: str) -> dict[str, float]:
+    """What the planner forecasts for the decoder alone, GiB."""
+    setting = Setting(tower=False, prefix=0, question=QUESTION, fp8=precision == "fp8")
+    plan = forecast(
+        preset(name), frames=frames, chunk=chunk, precision=Precision.BFLOAT16, setting=setting
+    )
+    return {
+        "forecast_prefill_gib": plan.prefill_peak / GIB,
+        "forecast_question_gib": plan.question_peak / GIB,
+    }
 
 
 def check(decoder: Decoder, chunk: int) -> float:
@@ -92,7 +147,7 @@ def check(decoder: Decoder, chunk: int) -> float:
         state = None
         for part in x.split(size):
             layout = TokenLayout.pack([TokenLayout.of((SpanKind.VISION, len(part)))])
-            _, state = decoder.run(Tokens.of(part, layout), state, more=True)
+            _, state = decoder.run(Tokens.of(part, layout), state, more=True, only_last=True)
         found.append(question(decoder, state))
     gap = distance(found[0].float(), found[1].float())
     if not gap < SAME:
@@ -163,6 +218,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--chunk", type=int, default=8192)
     parser.add_argument("--precision", choices=["bf16", "fp8"], default="bf16")
     parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--at", nargs="+", type=int, default=[])
     parser.add_argument("--marks", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--toy", action="store_true")
@@ -180,12 +236,18 @@ def main() -> None:
     for name in args.model:
         decoder = random_decoder(name, device=device())
         if args.precision == "fp8":
-            quantise(decoder)
+            quantize_(decoder.layers)
         gap = check(decoder, args.chunk)
         read(decoder, 2 * args.chunk // TOKENS_A_FRAME, args.chunk)
         for frames in args.frames:
             run = {"model": name, "cuts_differ_by": gap}
             run |= measure(decoder, frames, args.chunk, marks=args.marks)
+            run |= told(name, frames, args.chunk, args.precision)
+            record["runs"].append(run)
+            print(run, flush=True)
+        for frames in args.at:
+            run = {"model": name, **behind(decoder, frames, args.chunk)}
+            run |= told(name, frames, args.chunk, args.precision)
             record["runs"].append(run)
             print(run, flush=True)
         if args.profile:
@@ -198,13 +260,6 @@ def main() -> None:
     save(record, args.out)
 
 
-def quantise(decoder: Decoder) -> None:
-    """Products of the layers in FP8."""
-    from timeviper.model.linear import quantize_
-
-    quantize_(decoder.layers)
-
-
 def profile(decoder: Decoder, chunk: int) -> None:
     """Kernels of four chunks behind a long past, the heaviest first."""
     state = read(decoder, 2048, chunk)
@@ -212,7 +267,7 @@ def profile(decoder: Decoder, chunk: int) -> None:
     with torch.profiler.profile() as found:
         for _ in range(2):
             x = vision(decoder, chunk, seed=0)
-            _, state = decoder.run(Tokens.of(x, layout), state, more=True)
+            _, state = decoder.run(Tokens.of(x, layout), state, more=True, only_last=True)
         wait()
     print(found.key_averages().table(sort_by="cuda_time_total", row_limit=30), flush=True)
 
