@@ -136,8 +136,8 @@ def _load(
 
     from timeviper.core.device import pick_device, total_bytes
     from timeviper.inference.advice import Load
+    from timeviper.inference.chunks import chunk_tokens
     from timeviper.inference.planner import Setting
-    from timeviper.inference.prefill import CLIP_FRAMES
 
     device = torch.device("cuda") if gpu_gib is not None else pick_device()
     limit = int(gpu_gib * _GIB) if gpu_gib is not None else total_bytes(device)
@@ -145,7 +145,7 @@ def _load(
     load = Load(
         config=config,
         frames=frames,
-        chunk=chunk or CLIP_FRAMES * config.tokens_per_frame,
+        chunk=chunk or chunk_tokens(config, device.type),
         precision=_precision("bfloat16" if fp8 else precision, device),
         setting=Setting(device_type=device.type, fp8=fp8),
     )

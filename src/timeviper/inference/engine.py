@@ -17,7 +17,7 @@ from timeviper.inference.decode import Ending, decode
 from timeviper.inference.lookahead import one_thread_an_op
 from timeviper.inference.media import open_media
 from timeviper.inference.opening import Asked, open_plans
-from timeviper.inference.prefill import CLIP_FRAMES, EncodedVideo, OpenAnswer, VideoEncoder
+from timeviper.inference.prefill import EncodedVideo, OpenAnswer, VideoEncoder
 from timeviper.inference.request import DEFAULTS, Answer, AskOptions, interval_of
 from timeviper.inference.session import Session
 from timeviper.inference.steps import Runners
@@ -45,7 +45,8 @@ class Engine:
     Args:
         model: in evaluation mode, on its device.
         processor: of the same model.
-        clip_frames: frames that are decoded, encoded and read together.
+        clip_frames: frames that are decoded, encoded and read together; as suits the device when
+            not given.
         threads: threads that decode; one a core when not given.
     """
 
@@ -54,7 +55,7 @@ class Engine:
         model: TimeViper,
         processor: Processor,
         *,
-        clip_frames: int = CLIP_FRAMES,
+        clip_frames: int | None = None,
         threads: int | None = None,
     ) -> None:
         self.model = model

@@ -49,6 +49,11 @@ class Lookahead(Generic[Item, Result]):
         """Forget what waits; what is being worked on is waited for."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing waits: after `fill` there are no more items."""
+        return not self._queue
+
     def fill(self) -> None:
         """Take items until the queue is full or there are no more."""
         while len(self._queue) < self._depth:

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from timeviper.core.errors import CapacityError
 from timeviper.core.layout import TokenLayout
+from timeviper.inference.chunks import Chunks
+from timeviper.inference.conveyor import Conveyor
 from timeviper.inference.identity import identify
-from timeviper.inference.lookahead import Lookahead, one_thread_an_op, side_by_side
+from timeviper.inference.lookahead import one_thread_an_op, side_by_side
+from timeviper.inference.seeing import Seen, gathered, seen_in_batches, seen_side_by_side
 from timeviper.inference.state_info import Identity
-from timeviper.inference.timing import Stopwatch, Timing
+from timeviper.inference.survival import SteadyReader, in_batches, twice
+from timeviper.inference.timing import Pacer, Stopwatch, Timing
 from timeviper.inference.watch import SILENT, Stage, Watch
 from timeviper.model.decoder import last_of_each
 from timeviper.model.parts import Spread, in_turn
@@ -35,11 +39,6 @@ from timeviper.video.clips import Clip, available_cores, iterate_clips
 from timeviper.video.fingerprint import PixelChain
 from timeviper.video.sampling import Sampling
 
-CLIP_FRAMES = 64
-# Patches that a tower takes at once: on a CPU more are no faster and cost memory in every thread,
-# a GPU wants to be filled.
-_PATCHES_AT_ONCE = {"cpu": 2**10}
-_MOST_PATCHES_AT_ONCE = 2**16
 # Room for a question and its answer behind the keys of a video.
 _SPARE_KEYS = 1024
 # A model beyond this keeps every core busy with one clip.
@@ -98,11 +97,13 @@ class VideoEncoder:
     Args:
         model: in evaluation mode, on its device.
         processor: of the same model.
-        clip_frames: frames that are decoded, encoded and read together.
+        chunks: how many frames are decoded, encoded and read together; as suits the device when
+            not given.
+        clip_frames: one number for all of `chunks`.
         workers: threads that decode; one a core when not given.
 
-    Law: the state does not depend on `clip_frames`, and a question on it is answered as by one
-    run over the whole prompt.
+    Law: the state does not depend on `chunks`, and a question on it is answered as by one run
+    over the whole prompt.
     """
 
     def __init__(
@@ -110,19 +111,26 @@ class VideoEncoder:
         model: TimeViper,
         processor: Processor,
         *,
-        clip_frames: int = CLIP_FRAMES,
+        chunks: Chunks | None = None,
+        clip_frames: int | None = None,
         workers: int | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
-        self.clip_frames = clip_frames
         self.workers = workers
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
+        sizes = chunks or Chunks.of(model.config, self.device.type)
+        self.chunks = sizes if clip_frames is None else sizes.even(clip_frames)
         size = sum(p.nbytes for p in model.parameters())
         # On a CPU such a model gains by clips side by side, not by cores inside an operation.
         self.is_small = self.device.type == "cpu" and size <= _SMALL_MODEL_BYTES
-        self._looks = (workers or available_cores()) if self.is_small else 1
+        self.looks = (workers or available_cores()) if self.is_small else 1
+
+    @property
+    def clip_frames(self) -> int:
+        """Frames that are decoded together."""
+        return self.chunks.clip_frames
 
     @cached_property
     def identity(self) -> Identity:
@@ -138,7 +146,7 @@ class VideoEncoder:
             source: an open video.
             plan: prompt of a conversation about it.
             sampling: moments to look at, with notes about the choice.
-            watch: told after each clip, and asked before each whether to go on.
+            watch: told after each chunk, and asked before each clip or batch whether to go on.
 
         Returns:
             The encoded video.
@@ -152,8 +160,9 @@ class VideoEncoder:
         notes = (*source.info.notes, *sampling.notes)
         with closing(self.clips(source, sampling)) as clips:
             grown = self.extend(encoded, plan, clips, total=len(sampling.times), watch=watch)
-            for further in grown:
-                encoded = further
+            with closing(grown):
+                for further in grown:
+                    encoded = further
         return replace(
             encoded,
             duration_seconds=source.info.duration_seconds,
@@ -169,54 +178,47 @@ class VideoEncoder:
         total: int,
         watch: Watch = SILENT,
     ) -> Generator[EncodedVideo, None, None]:
-        """Read on where an encoded video ends, a clip at a time; nothing is read twice.
+        """Read on where an encoded video ends, a chunk at a time; nothing is read twice.
 
         Args:
             encoded: what was read so far; it stays as it is.
             plan: prompt that it was read with.
             clips: what follows; `asked` are seconds on the time line of the whole video.
             total: frames that they hold together.
-            watch: told after each clip, and asked before each whether to go on.
+            watch: told after each chunk, and asked before each clip or batch whether to go on.
 
         Yields:
-            The video up to each clip; its duration is left to the caller, who knows the source.
+            The video up to each chunk; its duration is left to the caller, who knows the source.
 
         Raises:
             CancelledError: `watch` asked to stop; what was given out before stays good.
 
-        Law: extended clip by clip equals encoded at once.
+        Law: extended chunk by chunk equals encoded at once.
         """
-        clock, before = Stopwatch(self.device), encoded.timing
-        done, chain = 0, PixelChain(encoded.pixels)
+        clock, before, done = Pacer(self.device), encoded.timing, 0
+        reader = SteadyReader(self.read, plan, self.device)
         with (
             one_thread_an_op(self.is_small),
-            Lookahead(clips, self.look, threads=self._looks) as ahead,
+            closing(self._seen(clips, PixelChain(encoded.pixels), total, clock)) as seen,
         ):
-            while done < total:
-                watch.check("reading the video")
-                with clock.stage("decode"):
-                    ahead.fill()
-                with clock.stage("encode"):
-                    clip, vision = ahead.take()
+            watched = self._watched(seen, watch)
+            for chunk in gathered(watched, self.chunks.chunk_frames):
                 with clock.stage("prefill"):
-                    # The moment asked for, not the frame's own: at 29.97 frames a second the frame
-                    # on screen at 5 s appeared at 4.97 s, and its mark would say 00:04.
-                    marked = plan.clip_tokens(clip.asked, first_frame_index=encoded.frames)
-                    state = self.read(marked, vision, encoded.state)
-                    tokens = encoded.tokens + len(marked)
+                    state, tokens, said = reader.read(
+                        chunk.asked, chunk.vision, encoded.frames, encoded.state
+                    )
                     if done == 0:
-                        left = len(marked) * (total / len(clip.asked) - 1)
-                        state = self._with_room(state, encoded.frames, left / tokens)
-                done += len(clip.asked)
-                chain.add(clip.frames)
+                        state = self._with_room(state, encoded, total / len(chunk.asked))
+                done += len(chunk.asked)
+                clock.pace(last=done >= total)
                 encoded = replace(
                     encoded,
                     state=state,
-                    times=np.append(encoded.times, clip.asked),
-                    tokens=tokens,
-                    notes=encoded.notes + clip.notes,
+                    times=np.append(encoded.times, chunk.asked),
+                    tokens=encoded.tokens + tokens,
+                    notes=encoded.notes + chunk.notes + said,
                     timing=before + clock.timing,
-                    pixels=chain.digest,
+                    pixels=chunk.pixels,
                 )
                 watch.tell(Stage.VIDEO, done, total)
                 yield encoded
@@ -253,12 +255,15 @@ class VideoEncoder:
         return suffix
 
     @torch.inference_mode()
-    def look(self, clip: Clip) -> Float[Tensor, "frame kept hidden"]:
-        """Vision tokens of a clip's frames, a bounded number of patches at a time."""
-        pixels = self.processor.pixels(clip.frames).to(self.device, self.dtype)
-        most = _PATCHES_AT_ONCE.get(self.device.type, _MOST_PATCHES_AT_ONCE)
-        most //= self.model.config.vision.patches
-        return torch.cat([self.model.encode_frames(part) for part in pixels.split(max(1, most))])
+    def look(
+        self, frames: UInt8[Tensor, "frame size size 3"]
+    ) -> Float[Tensor, "frame kept hidden"]:
+        """Vision tokens of frames of the tower's size, a bounded number of them at a time."""
+        return in_batches(self._see, frames, self.chunks.batch_frames, device=self.device)
+
+    def _see(self, frames: Tensor) -> Tensor:
+        pixels = self.processor.pixels_there(frames).to(self.device, self.dtype)
+        return self.model.encode_frames(pixels)
 
     @torch.inference_mode()
     def read(
@@ -283,7 +288,7 @@ class VideoEncoder:
         state = encoded.state
         # At the start of time there is nothing to continue, for any number of sequences.
         forked = state if state.sequences is None else state.fork(len(suffixes))
-        with side_by_side(self._looks) as spread:
+        with side_by_side(self.looks) as spread:
             out, state = self._run(suffixes, None, forked, more=False, spread=spread)
         return OpenAnswer(logits=self.model.decoder.logits(last_of_each(out)), state=state)
 
@@ -298,12 +303,14 @@ class VideoEncoder:
         )
 
     @torch.inference_mode()
-    def _with_room(self, state: DecoderState, frames: int, growth: float) -> DecoderState:
-        """Room for the keys of all that comes, as the first clip foretells them."""
-        if frames and not growth:
+    def _with_room(self, state: DecoderState, before: EncodedVideo, times: float) -> DecoderState:
+        """Room for the keys of all that comes: so many times what the first clip brought."""
+        if before.frames and times <= 1:
             # One clip more, as of a camera: a copy of everything each time would cost too much.
             return state
-        return state.reserve(1 + growth, _SPARE_KEYS)
+        room = partial(state.reserve, times, _SPARE_KEYS, since=before.state)
+        doing = "the keys and values of the whole video"
+        return twice(room, device=self.device, doing=doing, do="choose fewer frames")
 
     def _run(
         self,
@@ -320,6 +327,39 @@ class VideoEncoder:
         tokens = Tokens.of(x, layout)
         return self.model.decoder.run(tokens, state, more=more, only_last=True, spread=spread)
 
+    def _seen(
+        self, clips: Iterator[Clip], chain: PixelChain, total: int, clock: Pacer
+    ) -> Generator[Seen, None, None]:
+        """Vision tokens of clips, made as suits the device."""
+        squares = self.processor.squares
+        if self.is_small:
+            return seen_side_by_side(
+                clips,
+                lambda clip: self.look(squares(clip.frames)),
+                chain,
+                threads=self.looks,
+                clock=clock,
+            )
+        conveyor = Conveyor(
+            clips,
+            squares,
+            side=self.processor.image.size,
+            batch_frames=min(total, self.chunks.batch_frames),
+            device=self.device,
+            chain=chain,
+        )
+        return seen_in_batches(conveyor, self.look, clock=clock)
+
+    @staticmethod
+    def _watched(seen: Iterator[Seen], watch: Watch) -> Iterator[Seen]:
+        """The same, asking before each whether to go on."""
+        while True:
+            watch.check("reading the video")
+            piece = next(seen, None)
+            if piece is None:
+                return
+            yield piece
+
     def clips(self, source: VideoSource, sampling: Sampling) -> Generator[Clip, None, None]:
         """Clips of a source at the chosen moments, as the vision tower wants them.
 
@@ -330,7 +370,7 @@ class VideoEncoder:
             source,
             sampling.times,
             size=decode_size(source.info, self.processor.image),
-            clip_frames=self.clip_frames,
+            clip_frames=self.chunks.clip_frames,
             workers=self.workers,
         )
 

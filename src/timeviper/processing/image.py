@@ -153,21 +153,39 @@ def prepare(
     Raises:
         ConfigError: frames of another size where resizing is off.
     """
-    pixels = frames.permute(0, 3, 1, 2)
-    if pixels.shape[-2:] != (config.size, config.size):
-        if not config.do_resize:
-            raise ConfigError(
-                want=f"frames of {config.size}x{config.size} pixels",
-                got=f"{pixels.shape[-1]}x{pixels.shape[-2]}",
-                do="decode at that size or set do_resize",
-            )
-        pixels = _square(pixels, config)
+    pixels = square_frames(frames, config).permute(0, 3, 1, 2)
     scaled = pixels.to(torch.float32, memory_format=torch.contiguous_format)
     scaled = scaled.mul_(config.rescale_factor)
     if not config.do_normalize:
         return scaled
     mean = scaled.new_tensor(config.image_mean).view(3, 1, 1)
     return scaled.sub_(mean).div_(scaled.new_tensor(config.image_std).view(3, 1, 1))
+
+
+def square_frames(
+    frames: UInt8[Tensor, "frame height width 3"], config: ImageConfig
+) -> UInt8[Tensor, "frame size size 3"]:
+    """Frames of the tower's size, still a byte a value: small enough to be carried elsewhere.
+
+    Args:
+        frames: decoded RGB frames, on any device that resamples bytes; a GPU does not.
+        config: of the tower.
+
+    Returns:
+        The same tensor where it has the size already.
+
+    Raises:
+        ConfigError: frames of another size where resizing is off.
+    """
+    if frames.shape[1:3] == (config.size, config.size):
+        return frames
+    if not config.do_resize:
+        raise ConfigError(
+            want=f"frames of {config.size}x{config.size} pixels",
+            got=f"{frames.shape[2]}x{frames.shape[1]}",
+            do="decode at that size or set do_resize",
+        )
+    return _square(frames.permute(0, 3, 1, 2), config).permute(0, 2, 3, 1)
 
 
 def _square(

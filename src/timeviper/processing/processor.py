@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, final
 
+import torch
 from jaxtyping import Float, UInt8
-from numpy import ndarray
+from numpy import ndarray, require
 from torch import Tensor
 
 from timeviper.core.config import from_dict, to_dict
@@ -17,7 +18,7 @@ from timeviper.core.errors import CheckpointError, ConfigError
 from timeviper.processing.chat_template import ChatTemplate, chat_template, to_jinja
 from timeviper.processing.clip_tokens import ClipWriter, PromptTokens
 from timeviper.processing.conversation import Lesson, Shown, Writers, lay_out
-from timeviper.processing.image import ImageConfig, prepare, prepare_frames
+from timeviper.processing.image import ImageConfig, prepare, prepare_frames, square_frames
 from timeviper.processing.messages import (
     ImagePart,
     Message,
@@ -182,6 +183,12 @@ class Processor:
     ) -> Float[Tensor, "frame 3 size size"]:
         """Decoded frames as the vision tower reads them."""
         return prepare_frames(frames, self.image)
+
+    def squares(
+        self, frames: UInt8[ndarray, "frame height width 3"]
+    ) -> UInt8[Tensor, "frame size size 3"]:
+        """Decoded frames at the tower's size, to be carried to it; see `pixels_there`."""
+        return square_frames(torch.from_numpy(require(frames, requirements=["C", "W"])), self.image)
 
     def pixels_there(
         self, frames: UInt8[Tensor, "frame height width 3"]

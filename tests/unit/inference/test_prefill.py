@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from tests.tolerances import TOL, close
 from tests.toy_engine import KEPT, noise, toy_config, toy_model, toy_processor, write_video
 from timeviper.core.errors import CancelledError, CapacityError
 from timeviper.core.layout import SpanKind
 from timeviper.inference import prefill
+from timeviper.inference.chunks import Chunks
 from timeviper.inference.media import open_media, pictures
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder, decode_size
 from timeviper.inference.request import AskOptions
@@ -22,11 +25,12 @@ from timeviper.processing.clip_tokens import ClipWriter
 from timeviper.processing.image import ImageConfig, Resize
 from timeviper.processing.messages import ImagePart, VideoPart
 from timeviper.processing.prompt import PromptPlan, TimePrompt
-from timeviper.video.base import VideoInfo
+from timeviper.video.base import FrameReader, VideoInfo, VideoSource
 from timeviper.video.sampling import Sampling
 from timeviper.video.source import open_video
 
 MODEL = toy_model(toy_config("transv"))
+FOUR = Chunks(clip_frames=4, batch_frames=64, chunk_frames=4)
 INFO = VideoInfo(
     path=None,
     width=320,
@@ -43,8 +47,8 @@ def _plan(question: str = "When?") -> PromptPlan:
     return toy_processor().plan_question(question, video=VideoPart(source="video"))
 
 
-def _encoder(clip_frames: int = 4) -> VideoEncoder:
-    return VideoEncoder(MODEL, toy_processor(), clip_frames=clip_frames, workers=2)
+def _encoder(chunks: Chunks = FOUR) -> VideoEncoder:
+    return VideoEncoder(MODEL, toy_processor(), chunks=chunks, workers=2)
 
 
 def _encode(frames: np.ndarray, watch: Watch = prefill.SILENT, **more) -> EncodedVideo:
@@ -131,8 +135,7 @@ def test_the_tower_sees_a_bounded_number_of_patches(monkeypatch):
     sizes: list[int] = []
     real = MODEL.encode_frames
     monkeypatch.setattr(MODEL, "encode_frames", lambda p: (sizes.append(len(p)), real(p))[1])
-    monkeypatch.setattr(prefill, "_PATCHES_AT_ONCE", {"cpu": 3 * 16})
-    _encode(noise(7), clip_frames=7)
+    _encode(noise(7), chunks=Chunks(clip_frames=7, batch_frames=3, chunk_frames=7))
     assert sizes == [3, 3, 1]
 
 
@@ -193,3 +196,101 @@ def test_a_stopwatch_adds_up_and_counts_failures_too():
     assert clock.timing.decode == 0
     total = Timing(decode=1.0, answer=2.0) + Timing(decode=0.5, prefill=3.0)
     assert total == Timing(decode=1.5, encode=0.0, prefill=3.0, answer=2.0)
+
+
+class _Broken(VideoSource):
+    """A video whose decoder fails at its seventh frame."""
+
+    def __init__(self) -> None:
+        self._real = open_video(noise(20))
+
+    @property
+    def info(self) -> VideoInfo:
+        return self._real.info
+
+    @property
+    def frame_times(self) -> np.ndarray:
+        return self._real.frame_times
+
+    @property
+    def entry_frames(self) -> np.ndarray:
+        return self._real.entry_frames
+
+    def open_reader(self, size, *, threads=1):
+        return _BrokenReader(self._real.open_reader(size, threads=threads))
+
+
+class _BrokenReader(FrameReader):
+    def __init__(self, real: FrameReader) -> None:
+        self._real = real
+
+    def read(self, indices, cancelled):
+        for number, pixels in self._real.read(indices, cancelled):
+            if number == 7:
+                raise OSError("the disk is gone")
+            yield number, pixels
+
+    def close(self) -> None:
+        self._real.close()
+
+
+def _threads() -> int:
+    return sum(thread.name.startswith("timeviper") for thread in threading.enumerate())
+
+
+@pytest.fixture(params=["small", "large"])
+def way(request, monkeypatch):
+    """Clips side by side, as for a small model on a CPU, or batches on a conveyor."""
+    if request.param == "large":
+        monkeypatch.setattr(prefill, "_SMALL_MODEL_BYTES", 0)
+    return request.param
+
+
+SIZES = [(4, 64, 4), (1, 1, 1), (20, 20, 20), (3, 5, 7), (7, 3, 5), (5, 2, 11)]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_what_is_remembered_depends_on_no_size(way, sizes):
+    video = noise(17)
+    want = _encode(video)
+    clip, batch, chunk = sizes
+    got = _encode(video, chunks=Chunks(clip_frames=clip, batch_frames=batch, chunk_frames=chunk))
+    assert (got.frames, got.tokens, got.pixels) == (want.frames, want.tokens, want.pixels)
+    assert got.times.tolist() == want.times.tolist()
+    suffix = _encoder().suffix(_plan(), duration_seconds=17.0, num_frames=17)
+    scores = [_encoder().open_answer(one, suffix).logits for one in (got, want)]
+    close("scores", got=scores[0], want=scores[1], tol=TOL.cuts.f64)
+
+
+def test_a_decoder_that_fails_is_told_and_what_came_before_is_kept(way):
+    source, plan = _Broken(), _plan()
+    encoder = _encoder(Chunks(clip_frames=2, batch_frames=2, chunk_frames=2))
+    sampling = Sampling(source.frame_times)
+    read = []
+    with pytest.raises(OSError, match="disk is gone"), closing(
+        encoder.clips(source, sampling)
+    ) as clips, closing(
+        encoder.extend(encoder.encode_nothing(plan), plan, clips, total=20)
+    ) as grown:  # fmt: skip
+        read += [step.frames for step in grown]
+    # Clips that were still being looked at when it failed may go with it.
+    assert read == list(range(2, 2 * len(read) + 1, 2))
+    assert len(read) <= 3
+    assert _threads() == 0
+
+
+def test_cancelling_stops_within_a_clip_or_a_batch(way):
+    asked = []
+
+    def cancel() -> bool:
+        asked.append(1)
+        return len(asked) > 3
+
+    with pytest.raises(CancelledError, match="reading the video"):
+        _encode(
+            noise(40),
+            Watch(cancel=cancel),
+            chunks=Chunks(clip_frames=2, batch_frames=2, chunk_frames=40),
+        )
+    assert len(asked) == 4
+    assert _threads() == 0

@@ -11,7 +11,14 @@ from PIL import Image
 
 from tests.tolerances import TOL, close
 from timeviper.core.errors import ConfigError
-from timeviper.processing.image import ImageConfig, Resample, Resize, prepare_frames
+from timeviper.processing.image import (
+    ImageConfig,
+    Resample,
+    Resize,
+    prepare,
+    prepare_frames,
+    square_frames,
+)
 
 
 def noise(frames: int, height: int, width: int) -> np.ndarray:
@@ -165,3 +172,15 @@ def test_settings_that_are_not_done_are_refused(change, message):
     data = ImageConfig(size=8).to_preprocessor()
     with pytest.raises(ConfigError, match=message):
         ImageConfig.from_preprocessor({**data, **change})
+
+
+@pytest.mark.parametrize("resize", list(Resize))
+def test_squares_prepared_elsewhere_are_the_frames_prepared_here(resize):
+    config = ImageConfig(size=8, resize=resize)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 12, 17, 3), dtype=np.uint8)
+    squares = square_frames(torch.from_numpy(frames), config)
+    assert squares.dtype == torch.uint8
+    assert squares.shape == (2, 8, 8, 3)
+    assert torch.equal(prepare(squares, config), prepare_frames(frames, config))
+    # What has the size is not copied.
+    assert square_frames(squares, config) is squares
