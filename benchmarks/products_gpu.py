@@ -259,7 +259,8 @@ class Runner:
             self.memory = memory.reserve(past + 10 * len(x))
 
     def __call__(self) -> None:
-        _, self.memory = self.block(self.x, self.memory, lengths=(len(self.x),))
+        stream = Stream(self.x, self.x)
+        _, self.memory = self.block(stream, self.memory, lengths=(len(self.x),))
 
 
 def blocks(decoder: Decoder, tokens: int, past: int) -> dict[str, Any]:

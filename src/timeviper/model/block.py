@@ -45,19 +45,19 @@ class Block(nn.Module):
         self.mixer = _mixer(config, kind)
 
     def forward(
-        self, hidden: Float[Tensor, "token hidden"], memory: Memory, *, lengths: Sequence[int]
-    ) -> tuple[Float[Tensor, "token hidden"], Memory]:
-        """Mix and add.
+        self, stream: Stream, memory: Memory, *, lengths: Sequence[int]
+    ) -> tuple[Stream, Memory]:
+        """Mix; what is added waits for the next norm.
 
         Args:
-            hidden: residual stream of packed tokens.
+            stream: residual stream of packed tokens.
             memory: what this layer remembers, of its mixer's type.
             lengths: tokens of each sequence.
 
         Returns:
             The new residual stream and memory.
         """
-        _, normed = self.enter(Stream(hidden))
+        hidden, normed = self.enter(stream)
         match self.mixer, memory:
             case Mamba2Mixer() as mixer, (MambaMemory() | None) as before:
                 mixed, after = mixer(normed, before, lengths=lengths)
@@ -65,7 +65,7 @@ class Block(nn.Module):
                 mixed, after = mixer(normed, before, lengths=lengths)
             case mixer, before:
                 mixed, after = mixer(normed), before
-        return hidden + mixed, after
+        return Stream(hidden, mixed), after
 
     def step(self, stream: Stream, slots: Slots) -> Stream:
         """As `forward` with one token a sequence, the memory changed in place."""

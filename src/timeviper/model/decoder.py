@@ -199,11 +199,12 @@ class Decoder(nn.Module):
     ) -> tuple[Tokens, DecoderState]:
         memories, pending = list(state.memories), list(state.pending)
         numbers = {site.layer: n for n, site in enumerate(self.config.transfer.sites)}
-        last = _last_to_look_back(self.config)
+        last, waiting = _last_to_look_back(self.config), None
         for index, layer in enumerate(self.layers):
             if index in numbers:
                 number, memory = numbers[index], memories[index]
                 keys = memory if isinstance(memory, AttentionMemory) else None
+                tokens, waiting = tokens.plus(waiting), None
                 tokens, pending[number] = self.runner(number)(
                     tokens, pending[number], keys, more=more
                 )
@@ -212,10 +213,13 @@ class Decoder(nn.Module):
                 continue
             block, memory = _block(layer), memories[index]
             if wish.only_last and index == last:
+                tokens, waiting = tokens.plus(waiting), None
                 tokens, memories[index] = to_last(block, tokens, memory)
             else:
-                tokens, memories[index] = through(block, tokens, memory, spread=wish.spread)
-        return tokens, DecoderState(tuple(memories), tuple(pending))
+                tokens, waiting, memories[index] = through(
+                    block, tokens, memory, waiting=waiting, spread=wish.spread
+                )
+        return tokens.plus(waiting), DecoderState(tuple(memories), tuple(pending))
 
 
 def with_plan(decoder: Decoder, plan: TransferPlan) -> Decoder:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from timeviper.model.attention import AttentionMixer
-from timeviper.model.block import Block
+from timeviper.model.block import Block, Stream
 from timeviper.model.mamba2 import Mamba2Mixer
 from timeviper.model.mlp import MlpMixer
 from timeviper.model.state import AttentionMemory, MambaMemory, Memory
@@ -43,36 +43,42 @@ def part_size(device: torch.device) -> int:
 
 
 def through(
-    block: Block, tokens: Tokens, memory: Memory, *, spread: Spread = in_turn
-) -> tuple[Tokens, Memory]:
+    block: Block,
+    tokens: Tokens,
+    memory: Memory,
+    *,
+    waiting: Tensor | None = None,
+    spread: Spread = in_turn,
+) -> tuple[Tokens, Tensor | None, Memory]:
     """One layer; a long sequence goes through in parts where no gradient is kept.
 
     Args:
         block: the layer.
         tokens: of one or several sequences.
         memory: what the layer remembers.
+        waiting: what is still to be added to the tokens' hidden states.
         spread: runs the parts that need nothing of each other.
 
     Returns:
-        The tokens and the memory after them.
+        The tokens, what is still to be added to them, and the memory after them.
 
-    Law: neither depends on `spread` or on the size of a part.
+    Law: none of it depends on `spread` or on the size of a part.
     """
     if _whole(tokens):
-        hidden, memory = block(tokens.hidden, memory, lengths=tokens.lengths)
-        return tokens.with_hidden(hidden), memory
-    parts = tokens.hidden.split(part_size(tokens.hidden.device))
+        stream, memory = block(Stream(tokens.hidden, waiting), memory, lengths=tokens.lengths)
+        return tokens.with_hidden(stream.hidden), stream.addition, memory
+    parts = tokens.plus(waiting).hidden.split(part_size(tokens.hidden.device))
     match block.mixer, memory:
         case MlpMixer(), _:
-            done = spread(lambda n: block(parts[n], None, lengths=(len(parts[n]),))[0], len(parts))
+            done = spread(lambda n: _alone(block, parts[n], None)[0], len(parts))
         case AttentionMixer() as mixer, (AttentionMemory() | None) as before:
             done, memory = _attended(block, mixer, parts, before, spread)
         case _:
             done: list[Tensor] = []
             for part in parts:
-                hidden, memory = block(part, memory, lengths=(len(part),))
+                hidden, memory = _alone(block, part, memory)
                 done.append(hidden)
-    return tokens.with_hidden(torch.cat(done)), memory
+    return tokens.with_hidden(torch.cat(done)), None, memory
 
 
 def to_last(block: Block, tokens: Tokens, memory: Memory) -> tuple[Tokens, Memory]:
@@ -101,6 +107,12 @@ def last_ones(tokens: Tokens) -> Tokens:
     """The last token of each sequence that has one."""
     ends = np.cumsum(tokens.lengths, dtype=np.int64) - 1
     return tokens.take(ends[np.asarray(tokens.lengths) > 0])
+
+
+def _alone(block: Block, part: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    """A part through a layer, with all that is to be added."""
+    stream, memory = block(Stream(part), memory, lengths=(len(part),))
+    return stream.sum(), memory
 
 
 def _whole(tokens: Tokens) -> bool:

@@ -55,6 +55,10 @@ class Tokens:
         """The same tokens with new hidden states."""
         return Tokens(hidden, self.kinds, self.lengths)
 
+    def plus(self, addition: Float[Tensor, "token hidden"] | None) -> Tokens:
+        """The same tokens with something added to their hidden states."""
+        return self if addition is None else self.with_hidden(self.hidden + addition)
+
     def of_kind(self, kind: SpanKind) -> NDArray[np.int64]:
         """Places of the tokens of a kind, ascending, shape (token of the kind,)."""
         return np.flatnonzero(self.kinds == kind.code)

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from timeviper.core.errors import ConfigError
-from timeviper.model.block import Block
+from timeviper.model.block import Block, Stream
 from timeviper.model.config import DropPolicy
 from timeviper.model.decoder import Decoder
 from timeviper.model.state import Memory
@@ -37,14 +37,15 @@ class Recomputed(Block):
         self.norm, self.mixer = block.norm, block.mixer
 
     def forward(
-        self, hidden: Float[Tensor, "token hidden"], memory: Memory, *, lengths: Sequence[int]
-    ) -> tuple[Float[Tensor, "token hidden"], Memory]:
+        self, stream: Stream, memory: Memory, *, lengths: Sequence[int]
+    ) -> tuple[Stream, Memory]:
         """As the block; see there."""
         if not torch.is_grad_enabled():
-            return super().forward(hidden, memory, lengths=lengths)
+            return super().forward(stream, memory, lengths=lengths)
         return checkpoint(
             super().forward,
-            hidden,
+            # The sum, so that one tensor is kept and not its two parts.
+            Stream(stream.sum()),
             memory,
             lengths=lengths,
             use_reentrant=False,

@@ -15,7 +15,7 @@ from tests.unit.model.toys import HIDDEN, chain, inputs_for, one, site, toy
 from timeviper.core.errors import ConfigError, LayoutError
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.model.attention import AttentionMixer
-from timeviper.model.block import Block
+from timeviper.model.block import Block, Stream
 from timeviper.model.keep import (
     attention_keep,
     last_instruction_scores,
@@ -137,7 +137,7 @@ def test_ranking_is_the_layers_own_softmax_row(stack: str, remembered: int) -> N
         # Ragged: sequence 1 remembers less.
         lengths = (remembered, remembered - 3, remembered)
         past = past[: sum(lengths)]
-        memory = block(past, None, lengths=lengths)[1]
+        memory = block(Stream(past), None, lengths=lengths)[1]
         assert isinstance(memory, AttentionMemory)
     else:
         lengths = (0, 0, 0)
@@ -163,8 +163,8 @@ def test_ranking_leaves_the_layers_cache_alone() -> None:
     block = toy("dense").layers[4]
     assert isinstance(block, Block)
     now = tokens_of(one(1, [(0, 5)], 2, 0))
-    _, memory = block(now.hidden, None, lengths=now.lengths)
-    _, memory = block(now.hidden, memory, lengths=now.lengths)
+    _, memory = block(Stream(now.hidden), None, lengths=now.lengths)
+    _, memory = block(Stream(now.hidden), memory, lengths=now.lengths)
     k, lengths, used = memory.k.clone(), memory.lengths, memory.buffer.used
     last_instruction_scores(now, block, memory)
     assert torch.equal(memory.k, k)

@@ -12,7 +12,7 @@ from tests.tolerances import TOL, close
 from tests.unit.model.toys import DENSE, HIDDEN, HYBRID, toy
 from timeviper.core.errors import ConfigError
 from timeviper.model.attention import AttentionMixer
-from timeviper.model.block import Block
+from timeviper.model.block import Block, Stream
 from timeviper.model.config import MambaConfig
 from timeviper.model.mamba2 import Mamba2Mixer
 from timeviper.model.mlp import MlpMixer
@@ -174,7 +174,7 @@ def test_a_block_adds_its_mixer_of_the_normed_input(layer: int) -> None:
     x = tokens(5)
     normed = rms(x, block.norm.weight)
     close("normed", got=block.normed(x), want=normed, tol=TOL.norm.f64)
-    got, memory = block(x, None, lengths=(2, 3))
+    stream, memory = block(Stream(x), None, lengths=(2, 3))
     kind = decoder.config.layers[layer]
     if kind is LayerKind.MLP:
         assert memory is None
@@ -182,7 +182,10 @@ def test_a_block_adds_its_mixer_of_the_normed_input(layer: int) -> None:
     else:
         want = block.mixer(normed, None, lengths=(2, 3))[0]
         assert isinstance(memory, MambaMemory if kind is LayerKind.MAMBA else AttentionMemory)
-    close("block", got=got, want=x + want, tol=TOL.model.f64)
+    assert torch.equal(stream.hidden, x)
+    close("block", got=stream.sum(), want=x + want, tol=TOL.model.f64)
+    again, _ = block(Stream(x - 1, torch.ones_like(x)), None, lengths=(2, 3))
+    close("what waited is added first", got=again.sum(), want=x + want, tol=TOL.model.f64)
 
 
 def test_a_scan_without_sizes_is_refused() -> None:
