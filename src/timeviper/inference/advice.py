@@ -44,6 +44,10 @@ class Load:
             setting=self.setting,
         )
 
+    def by(self, *, batch_frames: int) -> Load:
+        """The same load with other batches for the tower."""
+        return replace(self, setting=replace(self.setting, batch_frames=batch_frames))
+
     def largest(self, limit: int) -> int:
         """Frames of the largest video that fits otherwise alike.
 
@@ -112,7 +116,8 @@ def _changes(load: Load, bare: TransferPlan | None) -> list[tuple[str, Load]]:
         chunk //= 2
     if chunk < load.chunk:
         words = f"smaller chunks: {chunk} tokens instead of {load.chunk}"
-        changes.append((words, replace(load, chunk=chunk)))
+        frames = max(1, chunk // load.config.tokens_per_frame)
+        changes.append((words, replace(load, chunk=chunk).by(batch_frames=frames)))
     if bare is not None and bare.sites:
         changes.append(
             ("TransV, which this model has: leave out --no-transv", with_plan(load, bare))

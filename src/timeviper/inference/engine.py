@@ -13,6 +13,7 @@ import torch
 from timeviper.core.device import peak_bytes, pick_device
 from timeviper.core.errors import RequestError
 from timeviper.core.precision import Precision
+from timeviper.inference.admission import UNLIMITED, Gate, Limits
 from timeviper.inference.decode import Ending, decode
 from timeviper.inference.lookahead import one_thread_an_op
 from timeviper.inference.media import open_media
@@ -21,6 +22,7 @@ from timeviper.inference.prefill import EncodedVideo, OpenAnswer, VideoEncoder
 from timeviper.inference.request import DEFAULTS, Answer, AskOptions, interval_of
 from timeviper.inference.session import Session
 from timeviper.inference.steps import Runners
+from timeviper.inference.survival import twice
 from timeviper.inference.timing import Stopwatch, Timing
 from timeviper.inference.watch import SILENT, Watch
 from timeviper.model.vlm import TimeViper
@@ -31,7 +33,7 @@ from timeviper.video.sampling import sample_times
 from timeviper.video.source import Openable, open_video
 from timeviper.weights.loader import load_model, resolve
 
-__all__ = ["Answer", "AskOptions", "EncodedVideo", "Engine", "Watch"]
+__all__ = ["Answer", "AskOptions", "EncodedVideo", "Engine", "Limits", "Watch"]
 
 
 @final
@@ -48,6 +50,7 @@ class Engine:
         clip_frames: frames that are decoded, encoded and read together; as suits the device when
             not given.
         threads: threads that decode; one a core when not given.
+        limits: memory that it may take; what is free when not given.
     """
 
     def __init__(
@@ -57,10 +60,12 @@ class Engine:
         *,
         clip_frames: int | None = None,
         threads: int | None = None,
+        limits: Limits = UNLIMITED,
     ) -> None:
         self.model = model
         self.processor = processor
         self._encoder = VideoEncoder(model, processor, clip_frames=clip_frames, workers=threads)
+        self._gate = Gate(self._encoder, limits)
         self._runners = Runners()
 
     @classmethod
@@ -71,6 +76,7 @@ class Engine:
         device: str | None = None,
         precision: Precision | None = None,
         threads: int | None = None,
+        limits: Limits = UNLIMITED,
     ) -> Self:
         """Load a model that ships, or one of our checkpoint folders.
 
@@ -79,6 +85,7 @@ class Engine:
             device: `cpu`, `cuda`, `cuda:1`; None takes CUDA where present.
             precision: number format of the weights; None leaves it to the device.
             threads: CPU threads, of torch in this process and of decoding; None takes one a core.
+            limits: memory that it may take; what is free when not given.
 
         Raises:
             CheckpointError: an unknown name or a broken folder.
@@ -90,7 +97,7 @@ class Engine:
         # The small files first: what is wrong with them shows before gigabytes are read.
         processor = Processor.load(folder)
         model = load_model(folder, device=pick_device(device), precision=precision)
-        return cls(model, processor, threads=threads)
+        return cls(model, processor, threads=threads, limits=limits)
 
     @property
     def device(self) -> torch.device:
@@ -122,6 +129,7 @@ class Engine:
         Raises:
             MediaError: it is not there, or cannot be read as a video.
             RequestError: options that this video cannot meet.
+            CapacityError: it does not fit into memory, with the numbers and what would help.
             CancelledError: `watch` asked to stop.
         """
         return self._encode(self._plan("?", options), video, options, watch)
@@ -179,7 +187,7 @@ class Engine:
             self._encoder.suffix(plan, duration_seconds=0.0, num_frames=0)
             encoded = self._encode(plan, video, options, watch)
             spent = encoded.timing
-        (asked,), opened = open_plans(self._encoder, encoded, [plan], options)
+        (asked,), opened = self._open(encoded, [plan], options)
         asked = replace(asked, timing=spent + asked.timing)
         clock = Stopwatch(self.device)
         pieces = decode(self.model, opened, [asked.writer], runners=self._runners, watch=watch)
@@ -229,7 +237,7 @@ class Engine:
         opened: list[OpenAnswer] = []
         for alike in numbers.values():
             encoded = self._encode_media(plans[alike[0]], options, watch)
-            some = open_plans(self._encoder, encoded, [plans[n] for n in alike], options)
+            some = self._open(encoded, [plans[n] for n in alike], options)
             first = replace(some[0][0], timing=encoded.timing + some[0][0].timing)
             asked += [first, *some[0][1:]]
             opened += some[1]
@@ -277,7 +285,7 @@ class Engine:
             return []
         for plan in plans:
             _fitting(encoded, plan, options)
-        return self._write(*open_plans(self._encoder, encoded, plans, options), watch)
+        return self._write(*self._open(encoded, plans, options), watch)
 
     def _write(
         self, asked: Sequence[Asked], opened: Sequence[OpenAnswer], watch: Watch
@@ -290,6 +298,21 @@ class Engine:
             for _ in decode(self.model, opened, writers, runners=self._runners, watch=watch):
                 pass
         return [self._answer(one, clock.timing) for one in asked]
+
+    def _open(
+        self, encoded: EncodedVideo, plans: Sequence[PromptPlan], options: AskOptions
+    ) -> tuple[list[Asked], list[OpenAnswer]]:
+        """Read questions; when memory runs out, without what earlier answers left."""
+
+        def work() -> tuple[list[Asked], list[OpenAnswer]]:
+            return open_plans(self._encoder, encoded, plans, options)
+
+        def alone() -> tuple[list[Asked], list[OpenAnswer]]:
+            self._runners.clear()
+            return work()
+
+        doing, do = f"{len(plans)} questions at once", "ask fewer at once, or about fewer frames"
+        return twice(work, again=alone, device=self.device, doing=doing, do=do)
 
     def _plan(self, question: str, options: AskOptions) -> PromptPlan:
         # The source is opened apart from the plan: frames in memory have no name.
@@ -304,14 +327,14 @@ class Engine:
         sampling = sample_times(source.info.duration_seconds, policy)
         # What the last answers ran on would keep the keys of their video.
         self._runners.clear()
-        return self._encoder.encode(source, plan, sampling, watch=watch)
+        return self._gate.encode(source, plan, sampling, watch=watch)
 
     def _encode_media(self, plan: PromptPlan, options: AskOptions, watch: Watch) -> EncodedVideo:
         if plan.media is None:
             return self._encoder.encode_nothing(plan)
         source, sampling = open_media(plan.media, self.processor, options)
         self._runners.clear()
-        return self._encoder.encode(source, plan, sampling, watch=watch)
+        return self._gate.encode(source, plan, sampling, watch=watch)
 
     def _answer(self, asked: Asked, written: Timing) -> Answer:
         writer, encoded = asked.writer, asked.encoded

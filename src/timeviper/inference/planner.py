@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from timeviper.core.precision import Precision
+from timeviper.inference.chunks import Chunks
 from timeviper.inference.footprint import tower_bytes, weight_bytes
 from timeviper.inference.rehearsal import Course, Held, Rehearsed, rehearse
 from timeviper.model.config import TimeViperConfig
@@ -20,9 +21,7 @@ _SMALL = 0.02
 CUDA_CONTEXT = 600 * 2**20
 # Holes between blocks that the allocator reserves and cannot use.
 _HOLES = 0.02
-# Patches that a tower takes at once; as `inference.prefill` cuts them.
-_PATCHES = {"cuda": 2**16, "cpu": 2**10}
-# Results of the tower that wait for the decoder.
+# Clips that are on their way: being copied, looked at, waiting for the decoder.
 _AHEAD = 3
 
 
@@ -35,6 +34,7 @@ class Setting:
         tower: whether frames are encoded beside the decoder; without it the decoder is alone.
         fp8: whether the matrices of the decoder's layers are FP8.
         looks: threads that each encode frames at the same time.
+        batch_frames: frames that the tower takes at once; None for what suits the device.
         text_per_frame: tokens of time marks, a frame.
         prefix: tokens before the video.
         question: tokens of a question.
@@ -46,6 +46,7 @@ class Setting:
     tower: bool = True
     fp8: bool = False
     looks: int = 1
+    batch_frames: int | None = None
     text_per_frame: Fraction = Fraction(0)
     prefix: int = 64
     question: int = 64
@@ -248,12 +249,12 @@ def _eyes(
     """Bytes of tower and projector at work, and of results that wait for the decoder."""
     if not setting.tower or not frames:
         return 0
-    clip = min(frames, frames_at_once(config, chunk, setting))
-    most = max(1, _PATCHES[setting.device_type] // config.vision.patches)
-    peak = tower_bytes(
-        config, min(clip, most), dtype=precision.dtype, device_type=setting.device_type
-    )
-    row = config.decoder.hidden_size * precision.bytes
-    result = clip * config.tokens_per_frame * row
-    pixels = clip * 3 * config.vision.image_size**2 * precision.bytes
-    return setting.looks * (peak + 2 * result + pixels) + _AHEAD * result
+    sizes = Chunks.of(config, setting.device_type)
+    batch = min(frames, setting.batch_frames or sizes.batch_frames)
+    peak = tower_bytes(config, batch, dtype=precision.dtype, device_type=setting.device_type)
+    # Frames as bytes on their way to the device, and results on their way to the decoder.
+    row = config.tokens_per_frame * config.decoder.hidden_size * precision.bytes
+    clip = min(frames, max(sizes.clip_frames, batch))
+    moving = _AHEAD * clip * 3 * config.vision.image_size**2
+    chunk_rows = min(frames, frames_at_once(config, chunk, setting)) + _AHEAD * clip
+    return setting.looks * (peak + moving) + chunk_rows * row
