@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -121,13 +122,19 @@ def test_a_camera_goes_returns_and_ctrl_c_ends_with_a_summary(
     assert str(end["frames"]) in asked.out
 
 
-def test_a_reader_that_leaves_ends_it_without_a_traceback(toy_folder: Path, video: Path) -> None:
-    with _program(video, "--model", toy_folder, "--json") as program:
+def test_a_reader_that_leaves_ends_it_and_loses_nothing(
+    toy_folder: Path, video: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept.tvstate"
+    words = (video, "--model", toy_folder, "--every", "2", "-q", QUESTION, "--save", kept)
+    with _program(*words, "--json") as program:
         assert program.stdout is not None
+        assert json.loads(program.stdout.readline())["event"] == "open"
         program.stdout.close()
         assert program.wait(timeout=60) == 0
         assert program.stderr is not None
         assert "Traceback" not in program.stderr.read()
+    assert kept.exists()
 
 
 BAD: dict[str, tuple[tuple[object, ...], str]] = {
@@ -153,14 +160,29 @@ def test_bad_wishes_are_refused_before_a_model_is_loaded(kind: str) -> None:
 
 def test_nobody_there_is_refused(toy_folder: Path) -> None:
     address = f"http://me:secret@127.0.0.1:{free_port()}/x"
-    ran = called("watch", address, "--model", toy_folder)
-    assert ran.code == 2
-    assert "refused" in ran.err
+    ran = called("watch", address, "--model", toy_folder, "--json")
+    assert_refused(ran, says="refused")
     assert "secret" not in ran.err
+
+
+def test_a_disk_that_fills_is_told_after_the_summary(
+    toy_folder: Path, video: Path, tmp_path: Path
+) -> None:
+    words = (video, "--model", toy_folder, "--json", "--save", tmp_path / "kept.tvstate")
+    # No file may grow beyond this: what a full disk says, said by the kernel.
+    limit = (resource.RLIMIT_FSIZE, (4096, 4096))
+    with _program(*words, preexec_fn=lambda: resource.setrlimit(*limit)) as program:
+        out, err = program.communicate(timeout=60)
+    assert program.returncode == 2, err
+    end = _events(out)[-1]
+    assert (end["event"], end["frames"], end["saved"]) == ("end", 12, None)
+    assert "room and permission" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_files_are_not_overwritten(video: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    for taken in (tmp_path, tmp_path / "notes.txt"):
+    os.mkfifo(tmp_path / "pipe")
+    for taken in (tmp_path, tmp_path / "notes.txt", tmp_path / "pipe"):
         ran = called("watch", video, "--save", taken, "--model", "no-such-model")
         assert_refused(ran, says="something else")

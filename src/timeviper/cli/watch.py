@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from timeviper.cli.looking import Device, MaxFrames, Model, PrecisionName, parse_precision
+from timeviper.cli.looking import Device, Fps, MaxFrames, Model, PrecisionName, parse_precision
 from timeviper.cli.watch_screen import JsonScreen, Screen, TextScreen
 from timeviper.core.errors import CancelledError, RequestError, TimeviperError
 from timeviper.inference.sealed import SUFFIX, is_state_file
@@ -29,6 +29,31 @@ if TYPE_CHECKING:
     from timeviper.video.live_place import Place
 
 _WHEN_FULL = ("drop-oldest", "drop-newest", "wait")
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A camera (/dev/video0), an rtsp:// or http:// address, a named pipe, a video file, "
+        "or - for what is piped in."
+    ),
+]
+Questions = Annotated[
+    list[str], typer.Option("--question", "-q", help="A question that stands; several may.")
+]
+Every = Annotated[str, typer.Option(help="Ask again after so much video: 10, 10s or 01:30.")]
+Most = Annotated[
+    str | None, typer.Option("--for", help="Stop after so much video: 60, 60s or 10:00.")
+]
+Save = Annotated[
+    Path | None,
+    typer.Option(help=f"Keep what was seen as a file, such as gate{SUFFIX}, also on Ctrl-C."),
+]
+Resume = Annotated[Path | None, typer.Option(help="Go on behind the video of such a file.")]
+Buffer = Annotated[int, typer.Option(help="Most frames that wait for the model.")]
+Full = Annotated[
+    str | None,
+    typer.Option(help="drop-oldest (what plays in real time), drop-newest, wait (files, pipes)."),
+]
+Lines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,43 +70,20 @@ class _Wish:
 
 
 def watch(  # noqa: PLR0913
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A camera (/dev/video0), an rtsp:// or http:// address, a named pipe, a video "
-            "file, or - for what is piped in."
-        ),
-    ],
-    question: Annotated[
-        list[str],
-        typer.Option("--question", "-q", help="A question that stands; may be given again."),
-    ] = [],  # noqa: B006
-    every: Annotated[
-        str, typer.Option(help="Ask again after so much video: 10, 10s or 01:30.")
-    ] = "10s",
-    fps: Annotated[float | None, typer.Option(help="Frames to look at each second.")] = None,
+    source: Source,
+    question: Questions = [],  # noqa: B006
+    every: Every = "10s",
+    fps: Fps = None,
     model: Model = "tiny",
-    most: Annotated[
-        str | None, typer.Option("--for", help="Stop after so much video: 60, 60s or 10:00.")
-    ] = None,
+    most: Most = None,
     max_frames: MaxFrames = None,
-    save: Annotated[
-        Path | None,
-        typer.Option(help=f"Keep what was seen as a file, such as gate{SUFFIX}, also on Ctrl-C."),
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on behind the video of such a file.")
-    ] = None,
-    buffer: Annotated[int, typer.Option(help="Most frames that wait for the model.")] = 64,
-    when_full: Annotated[
-        str | None,
-        typer.Option(
-            help="drop-oldest (what plays in real time), drop-newest, or wait (files, pipes)."
-        ),
-    ] = None,
+    save: Save = None,
+    resume: Resume = None,
+    buffer: Buffer = 64,
+    when_full: Full = None,
     device: Device = None,
     precision: PrecisionName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    as_json: Lines = False,
 ) -> None:
     """Answer standing questions while a video plays, and tell when an answer changes.
 
@@ -125,11 +127,7 @@ def watch(  # noqa: PLR0913
     from timeviper.inference.engine import Engine
 
     screen: Screen = JsonScreen() if as_json else TextScreen()
-    try:
-        _run(Engine.load(model, device=device, precision=numbers), wish, screen)
-    except BrokenPipeError:
-        # Whoever read the lines has gone, such as `head`: nothing is left to say to them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _run(Engine.load(model, device=device, precision=numbers), wish, screen)
 
 
 def _run(engine: Engine, wish: _Wish, screen: Screen) -> None:
@@ -155,8 +153,17 @@ def _run(engine: Engine, wish: _Wish, screen: Screen) -> None:
                 _show(follower, session, screen, told)
         except TimeviperError as error:
             failure = error
-    saved = _save(engine, session, wish)
+        except BrokenPipeError:
+            # Whoever read the lines has gone, such as `head`: nothing is left to say to them.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     interrupted = token() or isinstance(failure, CancelledError)
+    if failure is not None and not interrupted and live.info is None:
+        raise failure
+    saved = None
+    try:
+        saved = _save(engine, session, wish)
+    except TimeviperError as error:
+        failure = error
     screen.ended(
         {
             "interrupted": interrupted,
@@ -168,10 +175,10 @@ def _run(engine: Engine, wish: _Wish, screen: Screen) -> None:
             "saved": None if saved is None else str(saved),
         }
     )
+    if failure is not None and not isinstance(failure, CancelledError):
+        raise failure
     if interrupted:
         raise KeyboardInterrupt
-    if failure is not None:
-        raise failure
 
 
 @dataclass
@@ -246,9 +253,8 @@ def _check_files(save: Path | None, resume: Path | None) -> None:
             got=f"{save.parent}, which does not",
             do="make it, or name another file",
         )
-    if os.path.isdir(save) or (
-        os.path.isfile(save) and os.path.getsize(save) and not is_state_file(save)
-    ):
+    mine = os.path.isfile(save) and (not os.path.getsize(save) or is_state_file(save))
+    if os.path.exists(save) and not mine:
         raise RequestError(
             want="a new file, or a state file to replace",
             got=f"{save}, which is something else",

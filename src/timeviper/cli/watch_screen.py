@@ -7,6 +7,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
@@ -70,31 +71,25 @@ class JsonScreen(Screen):
 
     def opened(self, name: str, info: LiveInfo) -> None:
         """The video is there."""
-        self._line(
-            "open",
-            source=name,
-            width=info.width,
-            height=info.height,
-            codec=info.codec,
-            rate=info.rate,
-            real_time=info.real_time,
-        )
+        self._line("open", {"source": name, **asdict(info)})
 
     def changed(self, change: Change) -> None:
         """An answer is not what it was."""
         self._line(
             "answer",
-            seconds=round(change.seconds, 3),
-            question=change.question,
-            answer=change.answer.text,
-            before=change.before,
-            start_seconds=change.answer.start_seconds,
-            end_seconds=change.answer.end_seconds,
+            {
+                "seconds": round(change.seconds, 3),
+                "question": change.question,
+                "answer": change.answer.text,
+                "before": change.before,
+                "start_seconds": change.answer.start_seconds,
+                "end_seconds": change.answer.end_seconds,
+            },
         )
 
     def noted(self, words: str, seconds: float) -> None:
         """Something that the user should know."""
-        self._line("note", seconds=round(seconds, 3), note=words)
+        self._line("note", {"seconds": round(seconds, 3), "note": words})
 
     def status(self, status: Status) -> None:
         """How far it is, once a second."""
@@ -103,19 +98,21 @@ class JsonScreen(Screen):
         self._told = time.monotonic()
         self._line(
             "status",
-            seconds=round(status.seconds, 3),
-            frames=status.frames,
-            waiting=status.waiting,
-            dropped=status.dropped,
-            lag_seconds=round(status.lag_seconds, 3),
-            state_bytes=status.nbytes,
+            {
+                "seconds": round(status.seconds, 3),
+                "frames": status.frames,
+                "waiting": status.waiting,
+                "dropped": status.dropped,
+                "lag_seconds": round(status.lag_seconds, 3),
+                "state_bytes": status.nbytes,
+            },
         )
 
     def ended(self, record: Mapping[str, object]) -> None:
         """It is over."""
-        self._line("end", **record)
+        self._line("end", record)
 
-    def _line(self, event: str, /, **values: object) -> None:
+    def _line(self, event: str, values: Mapping[str, object]) -> None:
         record = {"event": event, **values}
         sys.stdout.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
         sys.stdout.flush()

@@ -102,8 +102,10 @@ def sweep_drafts(folder: Path, name: str = "") -> None:
 
 
 def _begin(path: Path, room: int) -> tuple[int, Path]:
-    if path.is_dir():
-        raise StateFileError(want="a file to write", got=f"the folder {path}", do="name a file")
+    if path.exists() and not path.is_file():
+        # A folder, and as well a device or a pipe: the new file would take its place.
+        what = "the folder" if path.is_dir() else "no regular file:"
+        raise StateFileError(want="a file to write", got=f"{what} {path}", do="name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_drafts(path.parent, path.name)
     handle, draft = _draft_of(path)

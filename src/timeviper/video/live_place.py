@@ -34,8 +34,8 @@ _PROTOCOLS = {
     "udp": "udp",
 }
 _OPEN_SECONDS = 10.0
-# How long a stream is looked at before its first frame is shown.
-_PROBE_MICROSECONDS = 1_000_000
+# A stream is looked at no longer than this before its first frame is shown: its rate is a hint.
+_PROBE = {"max_pixels": str(MOST_PIXELS), "analyzeduration": "1000000", "fpsprobesize": "4"}
 _STEP_SECONDS = 0.1
 
 
@@ -162,7 +162,7 @@ def _connect(place: Place, stopped: Callable[[], bool], silence: float | int) ->
         return Connection(container=container, real_time=False)
     if place.kind is PlaceKind.PIPE:
         return _connect_pipe(Pipe(place.target, stopped))
-    options = {"max_pixels": str(MOST_PIXELS), "analyzeduration": str(_PROBE_MICROSECONDS)}
+    options = dict(_PROBE)
     timeout = (_OPEN_SECONDS, silence)
     if place.kind is PlaceKind.DEVICE:
         container = av.open(place.target, "r", format="v4l2", options=options, timeout=timeout)
@@ -184,9 +184,8 @@ def _connect(place: Place, stopped: Callable[[], bool], silence: float | int) ->
 
 
 def _connect_pipe(pipe: Pipe) -> Connection:
-    options = {"max_pixels": str(MOST_PIXELS), "analyzeduration": str(_PROBE_MICROSECONDS)}
     try:
-        container = av.open(pipe, "r", options=options, metadata_errors="replace")
+        container = av.open(pipe, "r", options=dict(_PROBE), metadata_errors="replace")
     except BaseException:
         pipe.close()
         raise
