@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from timeviper.inference.engine import Answer, AskOptions, Engine, Watch
+    from timeviper.inference.state_file import load_state, save_state
+    from timeviper.inference.store import Store
     from timeviper.weights.loader import load_decoder
 
 try:
@@ -16,14 +18,27 @@ except PackageNotFoundError:
     # A source tree on the path without an installation has no metadata.
     __version__ = "0+unknown"
 
-__all__ = ["Answer", "AskOptions", "Engine", "Watch", "__version__", "load_decoder"]
+__all__ = [
+    "Answer",
+    "AskOptions",
+    "Engine",
+    "Store",
+    "Watch",
+    "__version__",
+    "load_decoder",
+    "load_state",
+    "save_state",
+]
 
 _HOMES = {
     "Answer": "timeviper.inference.engine",
     "AskOptions": "timeviper.inference.engine",
     "Engine": "timeviper.inference.engine",
+    "Store": "timeviper.inference.store",
     "Watch": "timeviper.inference.engine",
     "load_decoder": "timeviper.weights.loader",
+    "load_state": "timeviper.inference.state_file",
+    "save_state": "timeviper.inference.state_file",
 }
 
 

@@ -17,7 +17,7 @@ from timeviper.weights.fingerprint import fingerprint
 # How the fields of an identity are called in messages.
 _CALLED = {
     "config": "another config (sizes, tower or transfer plan)",
-    "weights": "other weights",
+    "weights": "other weights (or the same, rounded otherwise, as fp8 does)",
     "processor": "another processor (tokenizer, template, time marks or image preparation)",
 }
 
