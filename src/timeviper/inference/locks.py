@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -15,6 +16,8 @@ else:
     import fcntl
 
 _POLL_SECONDS = 0.05
+# What systems answer when somebody else holds a lock.
+_HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
 
 
 def try_lock(handle: int) -> bool:
@@ -25,13 +28,18 @@ def try_lock(handle: int) -> bool:
 
     Returns:
         Whether it is ours now.
+
+    Raises:
+        OSError: this file system knows no locks.
     """
     try:
         if sys.platform == "win32":
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _HELD:
+            raise
         return False
     return True
 
@@ -45,7 +53,7 @@ def locked(path: Path, *, waiting: Callable[[], None] = lambda: None) -> Generat
         waiting: called again and again while somebody else holds it; may raise to give up.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be made, or not be locked there.
     """
     handle = _taken(path, waiting)
     try:

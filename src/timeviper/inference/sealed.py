@@ -142,7 +142,7 @@ def read_header(path: Path, *, version: int) -> Sealed:
             do="use the timeviper that wrote it, or encode the video again",
         )
     _check_seal(text, metadata, path)
-    pieces = tuple(_piece(name, entry) for name, entry in header.items())
+    pieces = _pieces(header, path)
     sealed = Sealed(
         path=path,
         info=info,
@@ -253,7 +253,7 @@ def _header_bytes(path: Path) -> tuple[bytes, int]:
 def _parsed(text: bytes, path: Path) -> dict[str, Any]:
     try:
         value: object = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise damaged(path, f"a header that is no JSON: {error}") from None
     if not isinstance(value, dict):
         raise damaged(path, "a header that is no JSON object")
@@ -278,11 +278,25 @@ def _check_seal(text: bytes, metadata: Mapping[str, str], path: Path) -> None:
         raise damaged(path, "a header that does not fit its seal")
 
 
-def _piece(name: str, entry: Mapping[str, Any]) -> Piece:
-    start, end = entry["data_offsets"]
-    return Piece(
-        name=name, format=entry["dtype"], shape=tuple(entry["shape"]), start=start, end=end
-    )
+def _pieces(header: Mapping[str, Any], path: Path) -> tuple[Piece, ...]:
+    pieces: list[Piece] = []
+    end = 0
+    for name, entry in header.items():
+        try:
+            piece = Piece(
+                name=name,
+                format=str(entry["dtype"]),
+                shape=tuple(int(length) for length in entry["shape"]),
+                start=int(entry["data_offsets"][0]),
+                end=int(entry["data_offsets"][1]),
+            )
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise damaged(path, f"a strange entry for {name}: {error!r}") from None
+        if not end == piece.start <= piece.end:
+            raise damaged(path, f"{name} at another place than behind the tensor before it")
+        pieces.append(piece)
+        end = piece.end
+    return tuple(pieces)
 
 
 def _cut(path: Path, got: str) -> StateFileError:

@@ -123,10 +123,18 @@ def _draft_of(path: Path) -> tuple[int, Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_DRAFT, dir=path.parent)
         draft = Path(name)
         # Another writer may have swept it in the moment before it was locked.
-        if try_lock(handle) and still_there(handle, draft):
+        if _claimed(handle) and still_there(handle, draft):
             draft.chmod(0o644)
             return handle, draft
         os.close(handle)
+
+
+def _claimed(handle: int) -> bool:
+    try:
+        return try_lock(handle)
+    except OSError:
+        # Where nobody can lock, nobody sweeps either.
+        return True
 
 
 def _remove_if_orphaned(item: Path) -> None:

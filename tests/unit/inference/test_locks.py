@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from timeviper.core.errors import CancelledError
+from timeviper.inference import locks as module
 from timeviper.inference.locks import locked, still_there, try_lock
 
 
@@ -79,3 +80,15 @@ def test_a_killed_holder_holds_no_more(tmp_path):
         assert not try_lock(handle)
     assert not still_there(handle, path)
     os.close(handle)
+
+
+def test_a_file_system_without_locks_is_an_error_and_no_endless_wait(tmp_path, monkeypatch):
+    if sys.platform == "win32":
+        pytest.skip("another call locks there")
+
+    def refuse(handle, how):
+        raise OSError(module.errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(module.fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="no locks"), locked(tmp_path / "lock"):
+        pass

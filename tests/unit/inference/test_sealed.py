@@ -115,6 +115,25 @@ def test_strange_json_is_refused(tmp_path, info):
         read_header(path, version=1)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "says"), [(8, 16, "place"), (0, -8, "place"), (None, 8, "strange")]
+)
+def test_tensors_at_strange_places_are_refused(tmp_path, start, end, says):
+    """A seal that is right does not make a header right."""
+    piece = Piece(name="x", format="F32", shape=(2,), start=start, end=end)
+    (tmp_path / "a").write_bytes(write_header({"version": 1}, [piece]))
+    with pytest.raises(StateFileError, match=says):
+        read_header(tmp_path / "a", version=1)
+
+
+def test_deep_json_is_refused(tmp_path):
+    made = write_header({"version": 1}, [])
+    text = made[8:].replace(b'"seal"', b'"deep":' + b"[" * 100_000 + b',"seal"', 1)
+    (tmp_path / "a").write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(StateFileError, match="no JSON"):
+        read_header(tmp_path / "a", version=1)
+
+
 def test_a_piece_that_is_not_there_is_told(path):
     with pytest.raises(StateFileError, match="no thumbnails"):
         read_piece(read_header(path, version=1), "thumbnails")

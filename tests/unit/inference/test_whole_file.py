@@ -157,3 +157,15 @@ def test_file_systems_that_set_no_room_aside_do_without(tmp_path, monkeypatch):
     with whole_file(tmp_path / "a.bin", room=1000) as file:
         file.write(b"x")
     assert (tmp_path / "a.bin").read_bytes() == b"x"
+
+
+def test_where_nobody_can_lock_files_are_written_all_the_same(tmp_path, monkeypatch):
+    def refuse(handle):
+        raise OSError(module.errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(module, "try_lock", refuse)
+    (tmp_path / ".a.bin.x.part").touch()
+    with whole_file(tmp_path / "a.bin") as file:
+        file.write(b"x")
+    # Whether its writer lives cannot be told.
+    assert _names(tmp_path) == [".a.bin.x.part", "a.bin"]
