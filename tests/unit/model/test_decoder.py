@@ -221,7 +221,9 @@ def test_a_long_sequence_goes_through_a_layer_in_parts(
     want, want_state = whole(decoder, torch.cat([x, y]), chain(video, question))
     monkeypatch.setitem(parts._AT_ONCE, "cpu", 5)
     calls: list[int] = []
-    decoder.layers[-1].register_forward_pre_hook(lambda module, args: calls.append(len(args[0].hidden)))
+    decoder.layers[-1].register_forward_pre_hook(
+        lambda module, args: calls.append(len(args[0].hidden))
+    )
     with torch.no_grad():
         first, state = decoder.run(Tokens.of(x, video), more=True)
         second, state = decoder.run(Tokens.of(y, question), state)

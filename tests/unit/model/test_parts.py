@@ -94,7 +94,7 @@ def test_a_sequence_without_tokens_has_no_last_one() -> None:
 
 def test_layers_behind_the_last_that_remembers_see_one_token() -> None:
     decoder, seen = toy("dense", PLANS["none"]), []
-    decoder.layers[-1].register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    decoder.layers[-1].register_forward_pre_hook(lambda _, args: seen.append(len(args[0].hidden)))
     asked(decoder)
     asked(decoder, only_last=True)
     assert seen == [VIDEO.total, QUESTION.total, 1, 1]

@@ -34,7 +34,7 @@ def reached(decoder: Decoder, layout: TokenLayout) -> list[int]:
     """Vision tokens that each layer sees, for one sequence."""
     seen: list[int] = []
     for block in decoder.layers:
-        block.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+        block.register_forward_pre_hook(lambda module, args: seen.append(len(args[0].hidden)))
     whole(decoder, inputs_for(layout), layout)
     rest = layout.total - layout.count(SpanKind.VISION)[0]
     return [n - rest for n in seen]
