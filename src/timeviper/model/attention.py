@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from timeviper.model.config import DecoderConfig
+from timeviper.model.linear import project_parts
 from timeviper.model.mamba2 import ScaleNorm
 from timeviper.model.slots import KeySlots
 from timeviper.model.state import AttentionMemory, extend
@@ -96,13 +97,13 @@ class AttentionMixer(nn.Module):
 
     def step(
         self, hidden: Float[Tensor, "sequence hidden"] | Quantized, slots: KeySlots
-    ) -> Float[Tensor, "sequence hidden"]:
-        """As `forward` with one token a sequence, the memory changed in place."""
+    ) -> Float[Tensor, "part sequence hidden"]:
+        """As `forward` with one token a sequence, the memory changed in place; parts to add up."""
         places = None if self.rope_theta is None else slots.places
         q = self.queries(hidden, places)
         slots.write(*self.keys_values(hidden, places))
         y = attention_step(q, slots.k, slots.v, k_lengths=slots.lengths, shared=slots.shared)
-        return self.o_proj(y.flatten(1))
+        return project_parts(self.o_proj, y.flatten(1))
 
     @property
     def entries(self) -> tuple[nn.Module, ...]:

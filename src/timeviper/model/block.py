@@ -17,6 +17,7 @@ from timeviper.model.mlp import MlpMixer
 from timeviper.model.pattern import LayerKind
 from timeviper.model.slots import KeySlots, ScanSlots, Slots
 from timeviper.model.state import AttentionMemory, MambaMemory, Memory
+from timeviper.ops.few_rows import settle
 from timeviper.ops.fp8 import Operand
 from timeviper.ops.norm import add_rms_norm, add_rms_norm_fp8, rms_norm
 
@@ -33,6 +34,28 @@ class Stream(NamedTuple):
     def sum(self) -> Float[Tensor, "token hidden"]:
         """The residual stream itself."""
         return self.hidden if self.addition is None else self.hidden + self.addition
+
+
+class StepStream(NamedTuple):
+    """As `Stream`, between two layers of a step: what waits comes in parts to be added up."""
+
+    hidden: Float[Tensor, "sequence hidden"]
+    parts: Float[Tensor, "part sequence hidden"] | None = None
+
+    def normed(
+        self, weight: Float[Tensor, " hidden"], eps: float
+    ) -> tuple[Float[Tensor, "sequence hidden"], Float[Tensor, "sequence hidden"]]:
+        """The stream with what waited, and its norm."""
+        if self.parts is None:
+            return add_rms_norm(self.hidden, None, weight, eps)
+        return settle(self.hidden, self.parts, weight, eps)
+
+    def added(self) -> Stream:
+        """The same with what waits as one."""
+        parts = self.parts
+        if parts is None:
+            return Stream(self.hidden)
+        return Stream(self.hidden, parts[0] if len(parts) == 1 else parts.sum(0))
 
 
 class Block(nn.Module):
@@ -67,16 +90,21 @@ class Block(nn.Module):
                 mixed, after = mixer(normed), before
         return Stream(hidden, mixed), after
 
-    def step(self, stream: Stream, slots: Slots) -> Stream:
+    def step(self, stream: StepStream, slots: Slots) -> StepStream:
         """As `forward` with one token a sequence, the memory changed in place."""
-        hidden, normed = self.enter(stream)
+        if all_take_fp8(self.mixer.entries):
+            hidden, normed = self.enter(stream.added())
+        else:
+            hidden, normed = stream.normed(self.norm.weight, self.norm_eps)
         match self.mixer, slots:
             case Mamba2Mixer() as mixer, ScanSlots() as own:
-                return Stream(hidden, mixer.step(normed, own))
+                return StepStream(hidden, mixer.step(normed, own))
             case AttentionMixer() as mixer, KeySlots() as own:
-                return Stream(hidden, mixer.step(normed, own))
-            case mixer, _:
-                return Stream(hidden, mixer(normed))
+                return StepStream(hidden, mixer.step(normed, own))
+            case MlpMixer() as mixer, None:
+                return StepStream(hidden, mixer.step(normed))
+            case _:
+                raise TypeError("slots of another kind than the layer's mixer")
 
     def enter(self, stream: Stream) -> tuple[Float[Tensor, "token hidden"], Operand]:
         """The stream with what waited, and its norm in the format that the mixer reads."""

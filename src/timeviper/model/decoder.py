@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from timeviper.core.errors import ConfigError
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.model.attention import AttentionMixer
-from timeviper.model.block import Block, Stream
+from timeviper.model.block import Block, StepStream
 from timeviper.model.config import DecoderConfig, TransferPlan
+from timeviper.model.linear import project
 from timeviper.model.mamba2 import Mamba2Mixer, ScaleNorm
 from timeviper.model.parts import Spread, in_turn, last_ones, through, to_last
 from timeviper.model.pattern import LayerKind
@@ -26,7 +27,8 @@ from timeviper.model.state import AttentionMemory, DecoderState, check_sequences
 from timeviper.model.tokens import Tokens, join, on_device
 from timeviper.model.transv import SiteRunner, Transfer
 from timeviper.ops.attention_parts import SharedKeys
-from timeviper.ops.norm import add_rms_norm, rms_norm
+from timeviper.ops.few_rows import few_rows
+from timeviper.ops.norm import rms_norm
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,13 @@ class Decoder(nn.Module):
         Law: equals `run` with one answer token a sequence.
         """
         slots.advance()
-        stream = Stream(self.embed(token_ids))
+        stream = StepStream(self.embed(token_ids))
         for layer, own in zip(self.layers, slots.layers, strict=True):
             stream = _block(layer).step(stream, own)
-        _, normed = add_rms_norm(*stream, self.norm.weight, self.config.norm_eps)
-        return self.logits(normed)
+        _, normed = stream.normed(self.norm.weight, self.config.norm_eps)
+        if self.lm_head is None:
+            return few_rows(normed, self.embed_tokens.weight)
+        return project(self.lm_head, normed)
 
     @torch.no_grad()
     def slots_for(

@@ -1,4 +1,4 @@
-"""Linear layers whose weights are kept and multiplied in FP8; made from trained ones."""
+"""Linear layers in FP8, made from trained ones; products of one row a sequence in a step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from timeviper.ops.activation import squared_relu
+from timeviper.ops.few_rows import few_rows, few_rows_parts
 from timeviper.ops.fp8 import MULTIPLE, Operand, Quantized
 from timeviper.ops.linear import fp8_linear, quantize
 
@@ -53,6 +55,27 @@ class Fp8Linear(nn.Module):
 
 
 Projection = nn.Linear | Fp8Linear
+
+
+def project(layer: nn.Module, x: Operand, *, relu2: bool = False) -> Float[Tensor, "row out"]:
+    """A layer's product for one row a sequence; each weight is read once, at full speed.
+
+    Args:
+        layer: linear.
+        x: what it reads.
+        relu2: square what is positive of the product, and zero what is not.
+    """
+    if isinstance(layer, nn.Linear) and layer.bias is None and isinstance(x, Tensor):
+        return few_rows(x, layer.weight, relu2=relu2)
+    y: Tensor = layer(x)
+    return squared_relu(y) if relu2 else y
+
+
+def project_parts(layer: nn.Module, x: Operand) -> Float[Tensor, "part row out"]:
+    """As `project`, for the last layer of a mixer: the next norm adds up the parts."""
+    if isinstance(layer, nn.Linear) and layer.bias is None and isinstance(x, Tensor):
+        return few_rows_parts(x, layer.weight)
+    return layer(x)[None]
 
 
 def quantize_(root: nn.Module) -> tuple[str, ...]:

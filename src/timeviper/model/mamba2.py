@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from timeviper.model.config import DecoderConfig, MambaConfig
-from timeviper.model.linear import all_take_fp8
+from timeviper.model.linear import all_take_fp8, project, project_parts
 from timeviper.model.slots import ScanSlots
 from timeviper.model.state import MambaMemory
 from timeviper.ops.conv1d import causal_conv1d
-from timeviper.ops.fp8 import Quantized
+from timeviper.ops.fp8 import Operand, Quantized
 from timeviper.ops.norm import gated_rms_norm, gated_rms_norm_fp8
 from timeviper.ops.ssd import ssd
 from timeviper.ops.step import StepWeights, mamba_step
@@ -109,10 +109,11 @@ class Mamba2Mixer(nn.Module):
 
     def step(
         self, hidden: Float[Tensor, "sequence hidden"] | Quantized, slots: ScanSlots
-    ) -> Float[Tensor, "sequence hidden"]:
-        """As `forward` with one token a sequence, the memory changed in place."""
+    ) -> Float[Tensor, "part sequence hidden"]:
+        """As `forward` with one token a sequence, the memory changed in place; parts to add up."""
         s = self.sizes
-        z, conv_in, dt = self.in_proj(hidden).split([s.inner_size, s.conv_size, s.num_heads], -1)
+        mixed = project(self.in_proj, hidden)
+        z, conv_in, dt = mixed.split([s.inner_size, s.conv_size, s.num_heads], -1)
         y = mamba_step(
             conv_in,
             dt,
@@ -122,7 +123,7 @@ class Mamba2Mixer(nn.Module):
             place=slots.place,
             dt_limit=s.time_step_limit,
         )
-        return self.finish(y, z)
+        return project_parts(self.out_proj, self.gated(y, z))
 
     def slots(self, place: Int[Tensor, " sequence"]) -> ScanSlots:
         """Buffers for `step`, still to be loaded; `place` is shared by all layers."""
@@ -140,15 +141,20 @@ class Mamba2Mixer(nn.Module):
         self, y: Float[Tensor, "token head head_dim"], z: Float[Tensor, "token inner"]
     ) -> Float[Tensor, "token hidden"]:
         """Gate, norm and project the scan's outputs."""
+        return self.out_proj(self.gated(y, z))
+
+    def gated(
+        self, y: Float[Tensor, "token head head_dim"], z: Float[Tensor, "token inner"]
+    ) -> Operand:
+        """The scan's outputs, gated and normed, in the format that the last product reads."""
         norm = gated_rms_norm_fp8 if all_take_fp8([self.out_proj]) else gated_rms_norm
-        gated = norm(
+        return norm(
             y.flatten(1),
             z,
             self.norm.weight,
             eps=self.norm_eps,
             group_size=self.sizes.inner_size // self.sizes.n_groups,
         )
-        return self.out_proj(gated)
 
     @property
     def entries(self) -> tuple[nn.Module, ...]:

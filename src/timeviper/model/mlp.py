@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from timeviper.model.config import DecoderConfig
-from timeviper.model.linear import all_take_fp8
+from timeviper.model.linear import all_take_fp8, project, project_parts
 from timeviper.ops.activation import squared_relu
 from timeviper.ops.fp8 import Operand
 from timeviper.ops.linear import quantize
@@ -34,9 +34,27 @@ class MlpMixer(nn.Module):
         up = self.up_proj(hidden)
         if self.gate_proj is not None:
             return self.down_proj(self._act(self.gate_proj(hidden)) * up)
-        if self.activation == "relu2" and all_take_fp8([self.down_proj]):
+        if self._rounds:
             return self.down_proj(quantize(up, activation="relu2"))
         return self.down_proj(self._act(up))
+
+    def step(self, hidden: Operand) -> Float[Tensor, "part sequence hidden"]:
+        """As `forward` with one token a sequence; parts to be added up."""
+        if self.gate_proj is not None:
+            gate = self._act(project(self.gate_proj, hidden))
+            return project_parts(self.down_proj, gate * project(self.up_proj, hidden))
+        if self._rounds:
+            inner = quantize(project(self.up_proj, hidden), activation="relu2")
+        elif self.activation == "relu2":
+            inner = project(self.up_proj, hidden, relu2=True)
+        else:
+            inner = self._act(project(self.up_proj, hidden))
+        return project_parts(self.down_proj, inner)
+
+    @property
+    def _rounds(self) -> bool:
+        """Whether the activation is computed in the pass that rounds to FP8."""
+        return self.activation == "relu2" and all_take_fp8([self.down_proj])
 
     def _act(self, x: Tensor) -> Tensor:
         return squared_relu(x) if self.activation == "relu2" else F.silu(x)

@@ -18,6 +18,7 @@ from timeviper.ops import (
     attention_pieces,
     attention_torch,
     conv1d_torch,
+    few_rows_torch,
     fp8_product_torch,
     hollow,
     layer_norm_torch,
@@ -107,6 +108,21 @@ _TABLE = MappingProxyType(
             conv1d_torch.causal_conv1d,
             "shifted sums in plain torch",
             kernels="timeviper.ops.conv1d_triton:causal_conv1d",
+        ),
+        "few_rows": _torch_or_triton(
+            few_rows_torch.few_rows,
+            "torch's products",
+            kernels="timeviper.ops.few_rows_triton:few_rows",
+        ),
+        "few_rows_parts": _torch_or_triton(
+            few_rows_torch.few_rows_parts,
+            "torch's products",
+            kernels="timeviper.ops.few_rows_triton:few_rows_parts",
+        ),
+        "settle": _torch_or_triton(
+            few_rows_torch.settle,
+            "torch's sum and rms_norm in float32",
+            kernels="timeviper.ops.few_rows_triton:settle",
         ),
         "mamba_step": _torch_or_triton(
             step_torch.mamba_step,

@@ -14,121 +14,165 @@ from typing import no_type_check
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from timeviper.ops.triton_probe import is_interpreted
+from timeviper.ops import few_rows_torch
+from timeviper.ops.triton_probe import is_interpreted, overlaps
 
-# Rows of the narrowest tile that the matrix unit takes from here.
-_FEWEST_ROWS = 16
+# Rows of the narrowest tile that the matrix unit takes from here, and of the widest one tried.
+_FEWEST_ROWS, _MOST_ROWS = 16, 64
+# Programs that fill the largest devices about twice; outputs below this need parts for that.
+_PROGRAMS, _MANY_OUTPUTS, _MOST_PARTS = 264, 12288, 16
+# Fewer outputs than this are left to torch.
+_FEW_OUTPUTS = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """How the kernel is cut.
+    """How the product is cut.
 
     Args:
         channels: output channels a program.
         width: inputs a step of its walk.
-        warps: of 32 threads.
         stages: steps in flight.
-        splits: parts of the width, each with programs of its own.
+        parts: of the width, each with programs of its own.
     """
 
     channels: int
     width: int
-    warps: int
     stages: int
-    splits: int = 1
+    parts: int = 1
+
+
+def cut_of(outputs: int, width: int, *, parts: bool) -> Cut:
+    """The cut for a weight, as measured on an H100.
+
+    Args:
+        outputs: rows of the weight.
+        width: its columns.
+        parts: whether the product may come in parts.
+    """
+    if outputs >= _MANY_OUTPUTS:
+        return Cut(channels=64, width=128, stages=4)
+    if not parts:
+        return Cut(channels=32, width=128, stages=5)
+    cut = Cut(channels=128, width=64, stages=4)
+    tiles, steps = -(-outputs // cut.channels), -(-width // cut.width)
+    even = [n for n in range(1, _MOST_PARTS + 1) if steps % n == 0]
+    best = min(even, key=lambda n: abs(tiles * n - _PROGRAMS))
+    return Cut(channels=cut.channels, width=cut.width, stages=cut.stages, parts=best)
 
 
 def few_rows(
-    x: Tensor, weight: Tensor, *, cut: Cut, relu2: bool = False, overlap: bool = True
-) -> Tensor:
-    """`x @ weight.T` for a few rows, with sums in float32.
+    x: Float[Tensor, "row in"], weight: Float[Tensor, "out in"], *, relu2: bool = False
+) -> Float[Tensor, "row out"]:
+    """Multiply in one pass over the weight; see `timeviper.ops.few_rows.few_rows`.
 
     Args:
-        x: shape (row, in), rows of any distance.
-        weight: shape (out, in), contiguous.
-        cut: of the kernel.
-        relu2: square what is positive, zero what is not; only without splits.
-        overlap: begin while the kernel before still runs.
-
-    Returns:
-        Shape (row, out) in the dtype of `x`; with splits (split, row, out) in float32, to be
-        summed.
+        x: one row a sequence.
+        weight: of a linear layer.
+        relu2: square what is positive, zero what is not.
     """
-    rows, width = x.shape
-    channels = weight.shape[0]
-    if cut.splits == 1:
-        y = x.new_empty(rows, channels)
-    else:
-        y = x.new_empty(cut.splits, rows, channels, dtype=torch.float32)
-    steps = -(-width // (cut.width * cut.splits))
-    with torch.cuda.device_of(x):
-        _few_rows_kernel[(-(-channels // cut.channels), cut.splits)](
-            x,
-            weight,
-            y,
-            rows,
-            channels,
-            x.stride(0),
-            WIDTH=width,
-            STEPS=steps,
-            SPLITS=cut.splits,
-            ROWS=max(_FEWEST_ROWS, triton.next_power_of_2(rows)),
-            BLOCK_C=cut.channels,
-            BLOCK_W=cut.width,
-            RELU2=relu2,
-            OVERLAP=overlap and not is_interpreted(),
-            num_warps=cut.warps,
-            num_stages=cut.stages,
-            **_overlapped(overlap),
-        )
+    if not _takes(x, weight) or len(weight) < _FEW_OUTPUTS:
+        return few_rows_torch.few_rows(x, weight, relu2=relu2)
+    y = x.new_empty(len(x), len(weight))
+    _launch(x, weight, y, cut_of(len(weight), x.shape[1], parts=False), relu2=relu2)
+    return y
+
+
+def few_rows_parts(
+    x: Float[Tensor, "row in"], weight: Float[Tensor, "out in"]
+) -> Float[Tensor, "part row out"]:
+    """Multiply by parts of the width; see `timeviper.ops.few_rows.few_rows_parts`.
+
+    Args:
+        x: one row a sequence.
+        weight: of a linear layer.
+    """
+    if not _takes(x, weight):
+        return few_rows_torch.few_rows_parts(x, weight)
+    cut = cut_of(len(weight), x.shape[1], parts=True)
+    y = x.new_empty(cut.parts, len(x), len(weight), dtype=torch.float32)
+    _launch(x, weight, y, cut)
     return y
 
 
 def settle(
-    x: Tensor, addends: Tensor | None, weight: Tensor, eps: float, *, overlap: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Add what a product left in parts to the stream, and norm the sum.
+    x: Float[Tensor, "row width"],
+    parts: Float[Tensor, "part row width"],
+    weight: Float[Tensor, "width"],
+    eps: float,
+) -> tuple[Float[Tensor, "row width"], Float[Tensor, "row width"]]:
+    """Add up and norm in one pass; see `timeviper.ops.few_rows.settle`.
 
     Args:
-        x: shape (row, width).
-        addends: shape (split, row, width), or (row, width), or None.
+        x: the residual stream.
+        parts: to be added up.
         weight: one factor a channel.
         eps: added to the mean square.
-        overlap: begin while the kernel before still runs.
 
     Returns:
-        The sum and its norm, in the dtype of `x`.
+        The sum and its norm.
     """
+    if x.dtype == torch.float64:
+        return few_rows_torch.settle(x, parts, weight, eps)
+    x, parts = x.contiguous(), parts.contiguous()
     rows, width = x.shape
     total, y = torch.empty_like(x), torch.empty_like(x)
-    splits = 0 if addends is None else (1 if addends.ndim == 2 else len(addends))
     block = max(16, triton.next_power_of_2(width))
-    with torch.cuda.device_of(x):
-        _settle_kernel[(rows,)](
-            x,
-            addends,
-            weight,
-            total,
-            y,
-            rows,
-            x.stride(0),
-            SPLITS=splits,
-            WIDTH=width,
-            EPS=eps,
-            BLOCK=block,
-            OVERLAP=overlap and not is_interpreted(),
-            num_warps=min(16, max(1, block // 512)),
-            **_overlapped(overlap),
-        )
+    overlap = overlaps(x.device)
+    if x.numel():
+        with torch.cuda.device_of(x):
+            _settle_kernel[(rows,)](
+                x,
+                parts,
+                weight,
+                total,
+                y,
+                rows,
+                PARTS=len(parts),
+                WIDTH=width,
+                EPS=eps,
+                BLOCK=block,
+                OVERLAP=overlap,
+                num_warps=min(16, max(1, block // 512)),
+                launch_pdl=overlap,
+            )
     return total, y
 
 
-def _overlapped(overlap: bool) -> dict[str, bool]:
-    return {} if is_interpreted() else {"launch_pdl": overlap}
+def _takes(x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernel runs on these: a few rows of a half, or of float32 in the interpreter."""
+    halves = x.dtype in (torch.float16, torch.bfloat16) or is_interpreted()
+    same = x.dtype == weight.dtype and x.dtype != torch.float64
+    return halves and same and 0 < len(x) <= _MOST_ROWS and weight.is_contiguous()
+
+
+def _launch(x: Tensor, weight: Tensor, y: Tensor, cut: Cut, *, relu2: bool = False) -> None:
+    x = x if x.stride(1) == 1 else x.contiguous()
+    overlap = overlaps(x.device)
+    with torch.cuda.device_of(x):
+        _few_rows_kernel[(-(-len(weight) // cut.channels), cut.parts)](
+            x,
+            weight,
+            y,
+            len(x),
+            len(weight),
+            x.stride(0),
+            WIDTH=x.shape[1],
+            STEPS=-(-x.shape[1] // (cut.width * cut.parts)),
+            PARTS=cut.parts,
+            ROWS=max(_FEWEST_ROWS, triton.next_power_of_2(len(x))),
+            BLOCK_C=cut.channels,
+            BLOCK_W=cut.width,
+            RELU2=relu2,
+            OVERLAP=overlap,
+            num_warps=4,
+            num_stages=cut.stages,
+            launch_pdl=overlap,
+        )
 
 
 @no_type_check
@@ -142,7 +186,7 @@ def _few_rows_kernel(
     x_step,
     WIDTH: tl.constexpr,
     STEPS: tl.constexpr,
-    SPLITS: tl.constexpr,
+    PARTS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_W: tl.constexpr,
@@ -150,11 +194,11 @@ def _few_rows_kernel(
     OVERLAP: tl.constexpr,
 ):
     """Some channels of all rows, over one part of the width."""
-    split = tl.program_id(1)
-    EVEN: tl.constexpr = WIDTH == STEPS * BLOCK_W * SPLITS
+    part = tl.program_id(1)
+    EVEN: tl.constexpr = WIDTH == STEPS * BLOCK_W * PARTS
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     r = tl.arange(0, ROWS)
-    w = split * (STEPS * BLOCK_W) + tl.arange(0, BLOCK_W)
+    w = part * (STEPS * BLOCK_W) + tl.arange(0, BLOCK_W)
     # Channels past the end read the last one's weights: a mask would cost registers in the loop.
     safe = tl.minimum(c, channels - 1).to(tl.int64)
     weights = weight + safe[:, None] * WIDTH + w[None, :]
@@ -162,11 +206,10 @@ def _few_rows_kernel(
     there = (r < rows)[None, :]
     if OVERLAP:
         gdc_launch_dependents()
-        # Into the second-level cache, before the rows are there.
-        first = tl.load(weights, mask=(w < WIDTH)[None, :], other=0.0)
+    # Weights never change: the first of them come before the rows are there.
+    first = tl.load(weights, mask=(w < WIDTH)[None, :], other=0.0)
+    if OVERLAP:
         gdc_wait()
-    else:
-        first = tl.load(weights, mask=(w < WIDTH)[None, :], other=0.0)
     some = tl.load(inputs, mask=there & (w < WIDTH)[:, None], other=0.0)
     total = tl.dot(first, some)
     for step in range(1, STEPS):
@@ -184,7 +227,7 @@ def _few_rows_kernel(
         total = total.to(x.dtype.element_ty).to(tl.float32)
         total = tl.where(total < 0, 0.0, total)
         total = total * total
-    out = y + (split * rows + r[None, :]) * channels + c[:, None]
+    out = y + (part * rows + r[None, :]) * channels + c[:, None]
     tl.store(out, total.to(y.dtype.element_ty), mask=there & (c < channels)[:, None])
 
 
@@ -192,13 +235,12 @@ def _few_rows_kernel(
 @triton.jit
 def _settle_kernel(
     x,
-    addends,
+    parts,
     weight,
     total,
     y,
     rows,
-    x_step,
-    SPLITS: tl.constexpr,
+    PARTS: tl.constexpr,
     WIDTH: tl.constexpr,
     EPS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -213,15 +255,14 @@ def _settle_kernel(
     scale = tl.load(weight + c, mask=inside, other=0.0).to(tl.float32)
     if OVERLAP:
         gdc_wait()
-    h = tl.load(x + row * x_step + c, mask=inside, other=0.0).to(tl.float32)
-    if SPLITS > 0:
-        more = tl.zeros([BLOCK], tl.float32)
-        for split in tl.static_range(SPLITS):
-            at = (split * rows + row) * WIDTH + c
-            more += tl.load(addends + at, mask=inside, other=0.0).to(tl.float32)
-        # Rounded as a product that is stored, and again as the stream.
-        h += more.to(x.dtype.element_ty).to(tl.float32)
-        h = h.to(x.dtype.element_ty).to(tl.float32)
+    h = tl.load(x + row * WIDTH + c, mask=inside, other=0.0).to(tl.float32)
+    more = tl.zeros([BLOCK], tl.float32)
+    for part in tl.static_range(PARTS):
+        at = (part * rows + row) * WIDTH + c
+        more += tl.load(parts + at, mask=inside, other=0.0).to(tl.float32)
+    # Rounded as a product that is stored, and again as the stream.
+    h += more.to(x.dtype.element_ty).to(tl.float32)
+    h = h.to(x.dtype.element_ty).to(tl.float32)
     tl.store(total + row * WIDTH + c, h.to(total.dtype.element_ty), mask=inside)
     normed = h * tl.rsqrt(tl.sum(h * h, axis=0) / WIDTH + EPS) * scale
     tl.store(y + row * WIDTH + c, normed.to(y.dtype.element_ty), mask=inside)

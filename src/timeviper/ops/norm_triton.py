@@ -14,11 +14,15 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from timeviper.ops.triton_probe import overlaps
 
 # Elements of one thread: the backward walk holds four tensors of them in registers.
 _FORWARD_ELEMENTS, _BACKWARD_ELEMENTS = 32, 16
 # Enough warps to fill the largest devices; more rows a program leave fewer partial sums.
 _WARPS_WANTED, _MOST_TILES = 4096, 64
+_ROWS_OF_A_STEP = 64
 
 
 def rms_norm(
@@ -110,6 +114,8 @@ def walk_forward(
     """The normed rows, contiguous."""
     y = x.new_empty(x.shape)
     shape = _Shape(x, group_size, _FORWARD_ELEMENTS)
+    # The launches of a decode step cost as much as their work.
+    overlap = x.shape[0] <= _ROWS_OF_A_STEP and overlaps(x.device)
     if x.numel():
         with torch.cuda.device_of(x):
             _forward_kernel[(shape.runs * shape.groups,)](
@@ -129,7 +135,9 @@ def walk_forward(
                 ROWS=shape.rows,
                 TILES=shape.tiles,
                 BLOCK=shape.block,
+                OVERLAP=overlap,
                 num_warps=shape.warps,
+                launch_pdl=overlap,
             )
     return y
 
@@ -215,8 +223,12 @@ def _forward_kernel(
     ROWS: tl.constexpr,
     TILES: tl.constexpr,
     BLOCK: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
     """One group of the outputs of a run of rows."""
+    if OVERLAP:
+        gdc_launch_dependents()
+        gdc_wait()
     within = tl.arange(0, BLOCK)
     inside = within < SIZE
     c = (tl.program_id(0) % GROUPS) * SIZE + within

@@ -13,8 +13,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from timeviper.ops.step_torch import StepWeights
+from timeviper.ops.triton_probe import overlaps
 
 # Rows of a state that one program holds, and its warps: 16 x 128 floats, sixteen a thread.
 _BLOCK_ROWS, _WARPS = 16, 4
@@ -52,6 +54,7 @@ def mamba_step(
     xbc = xbc if xbc.stride(1) == 1 else xbc.contiguous()
     dt = dt if dt.stride(1) == 1 else dt.contiguous()
     blocks = -(-head_dim // _BLOCK_ROWS)
+    overlap = overlaps(xbc.device)
     with torch.cuda.device_of(xbc):
         _step_kernel[(sequences, heads * blocks)](
             xbc,
@@ -76,7 +79,9 @@ def mamba_step(
             HIGHEST=dt_limit[1],
             BLOCK_ROWS=_BLOCK_ROWS,
             BLOCK_SIZE=max(16, triton.next_power_of_2(size)),
+            OVERLAP=overlap,
             num_warps=_WARPS,
+            launch_pdl=overlap,
         )
     return y
 
@@ -143,6 +148,7 @@ def _step_kernel(
     HIGHEST: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
     """Some rows of one head of one sequence."""
     CHANNELS: tl.constexpr = HEADS * HEAD_DIM + 2 * GROUPS * SIZE
@@ -155,6 +161,14 @@ def _step_kernel(
     rows, columns = row < HEAD_DIM, column < SIZE
     xbc += sequence * xbc_step
     ring += sequence * (WIDTH * CHANNELS)
+    inside = rows[:, None] & columns[None, :]
+    places = (sequence * HEADS + head) * (HEAD_DIM * SIZE) + row[:, None] * SIZE + column[None, :]
+    if OVERLAP:
+        gdc_launch_dependents()
+    # Nothing of this token writes to the state: it comes while the projection still runs.
+    h = tl.load(ssm + places, mask=inside, other=0.0)
+    if OVERLAP:
+        gdc_wait()
     now = (tl.load(place + sequence) % WIDTH).to(tl.int32)
 
     own = head * HEAD_DIM + row
@@ -172,9 +186,6 @@ def _step_kernel(
 
     step = _step_size(dt + sequence * dt_step, dt_bias, head, LOWEST, HIGHEST, WORK)
     decay = tl.exp(step * tl.load(decay_rates + head).to(WORK))
-    inside = rows[:, None] & columns[None, :]
-    places = (sequence * HEADS + head) * (HEAD_DIM * SIZE) + row[:, None] * SIZE + column[None, :]
-    h = tl.load(ssm + places, mask=inside, other=0.0)
     h = decay * h + (step * x)[:, None] * b[None, :]
     tl.store(ssm + places, h, mask=inside)
     out = tl.sum(h * c[None, :], axis=1) + tl.load(direct + head).to(WORK) * x

@@ -47,6 +47,17 @@ def probe_triton(device_type: str) -> Probe:
     return Probe(available=True, why=f"fused Triton kernels, on {device_type}")
 
 
+def overlaps(device: torch.device) -> bool:
+    """Whether a kernel may begin while the one before it still runs (since Hopper).
+
+    Args:
+        device: where it is launched.
+    """
+    if is_interpreted() or device.type != "cuda":
+        return False
+    return torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 def is_interpreted() -> bool:
     """Whether `TRITON_INTERPRET` asks for kernels to run step by step in Python."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"

@@ -29,7 +29,7 @@ NORM = dict(x=LOW, gate=LOW, weight=HIGH, y=LOW, dy=LOW, dx=LOW, dgate=LOW, part
             count="i32", x_step="i32", gate_step="i32", dy_step="i32")
 WALK = dict(ALIGN=4, ALIGN_DY=16, SILU=True, WORK=tl.float32, ROWS=8, UNROLL=2, BLOCK_C=128)
 TILE = dict(SIZE=96, GROUPS=2, EPS=1e-5, ALIGN=4, ALIGN_GATE=4, ALIGN_DY=16, WORK=tl.float32,
-            ROWS=2, TILES=4, BLOCK=128)
+            ROWS=2, TILES=4, BLOCK=128, OVERLAP=True)
 BARE = dict(tail=None, bias=None, dnew=None, dtail=None)
 # One token a sequence: Triton takes integers that are 1 for constants.
 STEP = dict(plan=None, even=1, per_sequence=1, ROWS=1, UNROLL=1)
