@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.gpu import ceilings, distance, median_ms, save
 from timeviper.ops import attention_pieces, attention_torch
-from timeviper.ops.attention import attention, attention_step
+from timeviper.ops.attention import attention, attention_step, warm_attention
 from timeviper.ops.attention_parts import SharedKeys
 from timeviper.ops.backend import explain
 
@@ -84,10 +84,12 @@ def right(bench: Bench) -> None:
     cases = [
         ([8192], [8192], 0),
         ([8192], [8192 * 5 + 24], 0),
-        ([8347], [70_000], 0),
+        ([2600], [70_000], 0),
         ([2100], [24_653], 0),
         ([300], [20_000], 0),
         ([130], [20_000], 0),
+        ([40], [2_200_000], 0),
+        ([300], [2_200_000], 0),
         ([20], [20_000], 0),
         ([33], [33], 0),
         ([500, 600], [500, 20_000], 0),
@@ -176,11 +178,6 @@ def chunks(bench: Bench) -> None:
         for end in range(chunk, total + 1, chunk):
             run(end, backend)
 
-    began = time.perf_counter()
-    prefill(None)
-    if not bench.toy:
-        torch.cuda.synchronize()
-    bench.say("prefill of 163,840", "first, with cuDNN's plans, s", time.perf_counter() - began)
     for past in (0, 8_192, 24, 81_920, 90_000, 155_648):
         keys = bench.size(past) + chunk
         pairs = chunk * (keys - chunk / 2)
@@ -190,7 +187,7 @@ def chunks(bench: Bench) -> None:
             found[name + " TF/s"] = 4 * pairs * HEADS * HEAD_DIM / ms / 1e9
         bench.say("8,192 queries behind", str(past), rounded(found))
     kept = attention_pieces.CUDNN_KEYS
-    for blocks in (kept, (8_192,), (32_768, 8_192), (65_536, 16_384, 4_096)):
+    for blocks in (kept, (8_192,), (131_072, *kept)):
         attention_pieces.CUDNN_KEYS = blocks
         prefill(None)
         ms = bench.ms(lambda: prefill(None), 1)
@@ -200,12 +197,43 @@ def chunks(bench: Bench) -> None:
     ms = bench.ms(lambda: prefill("sdpa" if bench.toy else "flash"), 1)
     bench.say("prefill of 163,840", "flash", f"{ms:.1f} ms")
     few_queries(bench, run, total)
+    far(bench)
     if not bench.toy:
         host = [x.cpu().pin_memory() for x in (k, v)]
         for queries in (chunk, 20):
             call = {"q_lengths": [queries], "k_lengths": [total]}
             ms = bench.ms(lambda n=queries, c=call: attention(q[:n], *host, **c), 2)
             bench.say("keys in pinned host memory", f"{queries} queries, ms", round(ms, 2))
+
+
+def far(bench: Bench) -> None:
+    """At the end of 100,000 frames: a chunk, and a step."""
+    keys, chunk = bench.size(1_600_000), bench.size(8_192)
+    k, v = bench.draw(1, keys, KV_HEADS, HEAD_DIM), bench.draw(1, keys, KV_HEADS, HEAD_DIM)
+    q = bench.draw(chunk, HEADS, HEAD_DIM)
+    ms = bench.ms(lambda: attention(q, k, v, q_lengths=[chunk], k_lengths=[keys]), 1)
+    rate = 4 * chunk * (keys - chunk / 2) * HEADS * HEAD_DIM / ms / 1e9
+    bench.say("1,600,000 keys", "8,192 queries", rounded({"ms": ms, "TF/s": rate}))
+    lengths = torch.tensor([keys], device=bench.device)
+    ms = bench.graphed_ms(lambda: attention_step(q[:1], k, v, k_lengths=lengths))
+    rate = 2 * k.numel() * k.element_size() / ms / 1e9
+    bench.say("1,600,000 keys", "step", rounded({"ms": ms, "TB/s": rate}))
+
+
+def warming(bench: Bench) -> None:
+    """The first calls of a process, which plan, and the same again."""
+    for name in ("first", "again"):
+        began = time.perf_counter()
+        warm_attention(
+            heads=HEADS,
+            kv_heads=KV_HEADS,
+            head_dim=HEAD_DIM,
+            dtype=bench.dtype,
+            device=torch.device(bench.device),
+        )
+        if not bench.toy:
+            torch.cuda.synchronize()
+        bench.say("warm_attention, s", name, round(time.perf_counter() - began, 3))
 
 
 def few_queries(bench: Bench, run: Callable[..., Tensor], total: int) -> None:
@@ -295,6 +323,7 @@ def main() -> None:
         if choice.op.startswith("attention"):
             bench.say("chosen", choice.op, f"{choice.name} ({choice.why})")
     with torch.inference_mode():
+        warming(bench)
         right(bench)
         right_steps(bench)
         if bench.wrong and not given.anyway:

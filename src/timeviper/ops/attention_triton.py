@@ -27,8 +27,9 @@ _FEWEST_KEYS = 512
 _MOST_SPLITS = 256
 # Rows of one head of one token that a merging program takes.
 _MERGED_ROWS = 32
-# Programs that a multiprocessor holds at once, and rounds of them that even out unequal lengths.
-_RESIDENT, _ROUNDS = 2, 4
+# Few programs read fastest with one on each multiprocessor, more with two; many take several
+# rounds, which even out unequal lengths.
+_FEW, _RESIDENT, _ROUNDS = 4, 2, 8
 # Without a device, in the interpreter, a few programs show all there is to see.
 _NO_MULTIPROCESSORS = 2
 
@@ -172,12 +173,13 @@ def splits_of(device: torch.device, programs: int, capacity: int) -> int:
     count = _NO_MULTIPROCESSORS
     if device.type == "cuda":
         count = torch.cuda.get_device_properties(device).multi_processor_count
-    slots = count * _RESIDENT
     most = max(1, min(_MOST_SPLITS, capacity // _FEWEST_KEYS))
-    once = max(1, slots // max(1, programs))
-    if once >= 4:
-        return min(most, once)
-    return min(most, max(1, round(_ROUNDS * slots / max(1, programs))))
+    programs = max(1, programs)
+    if programs * _FEW <= count:
+        return min(most, count // programs)
+    if programs <= count:
+        return min(most, _RESIDENT * count // programs)
+    return min(most, max(1, round(_ROUNDS * count / programs)))
 
 
 def _power(count: int) -> int:

@@ -180,8 +180,15 @@ def test_splits_fill_the_device_and_stay_long() -> None:
         for capacity in (1, 600, 33_000, 163_840, 2_000_000):
             splits = room.splits_of(torch.device("cpu"), programs, capacity)
             assert 1 <= splits <= max(1, capacity // 512)
-            assert splits == 1 or programs * splits <= 3 * room._ROUNDS * room._RESIDENT
-    assert room.splits_of(torch.device("cpu"), 1, 10**6) > 1
+            assert splits == 1 or programs * splits <= 1.5 * room._ROUNDS * room._NO_MULTIPROCESSORS
+
+
+def test_splits_of_an_h100(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As measured: one program a multiprocessor for one sequence, two for eight, then rounds."""
+    monkeypatch.setattr(room, "_NO_MULTIPROCESSORS", 132)
+    sequences = (1, 8, 32, 64)
+    splits = [room.splits_of(torch.device("cpu"), 8 * n, 33_000) for n in sequences]
+    assert splits == [16, 4, 4, 2]
 
 
 def test_tiles_hold_the_rows_up_to_what_registers_hold() -> None:
