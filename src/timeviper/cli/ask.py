@@ -39,9 +39,11 @@ from timeviper.processing.timestamps import format_time, parse_times
 
 # "the fire engine" of "When does the fire engine appear?"
 _THING = re.compile(r"\b((?:the|an?) [^,?]+?)(?: appears?\b| shown\b| visible\b|[,?]|$)")
+# Each question takes what waits to be ranked along, a copy of its own.
+_MOST_AT_ONCE = 8
 
 if TYPE_CHECKING:
-    from timeviper.inference.engine import Answer, AskOptions, Engine, Watch
+    from timeviper.inference.engine import Answer, AskOptions, EncodedVideo, Engine, Watch
     from timeviper.inference.store import Store
     from timeviper.video.base import VideoSource
 
@@ -118,7 +120,7 @@ def _ask_file(path: Path, questions: Sequence[str], engine: Engine) -> list[Answ
     from timeviper.inference.state_file import load_state
 
     encoded = load_state(path, engine.encoder)
-    return [engine.ask(encoded, question) for question in questions]
+    return _asked(engine, encoded, questions)
 
 
 def _ask_video(engine: Engine, questions: Sequence[str], look: _Look, watch: Watch) -> list[Answer]:
@@ -134,10 +136,17 @@ def _ask_video(engine: Engine, questions: Sequence[str], look: _Look, watch: Wat
     else:
         fetched = look.store.encode(engine, look.source, look.options, watch=watch)
         encoded, found = fetched.encoded, fetched.found
-    answers = [engine.ask(encoded, question, watch=watch) for question in questions]
+    answers = _asked(engine, encoded, questions)
     if found:
         return answers
     return [replace(answers[0], timing=encoded.timing + answers[0].timing), *answers[1:]]
+
+
+def _asked(engine: Engine, encoded: EncodedVideo, questions: Sequence[str]) -> list[Answer]:
+    """Answers that are written together, as many at once as memory is sure to bear."""
+    starts = range(0, len(questions), _MOST_AT_ONCE)
+    parts = [questions[start : start + _MOST_AT_ONCE] for start in starts]
+    return [answer for part in parts for answer in engine.ask_many(encoded, part)]
 
 
 def _check_plain(path: Path, looking: Looking, cache: Path | None) -> None:
