@@ -20,6 +20,7 @@ from timeviper.inference.chunks import Chunks
 from timeviper.inference.conveyor import Conveyor
 from timeviper.inference.identity import identify
 from timeviper.inference.lookahead import one_thread_an_op, side_by_side
+from timeviper.inference.opened import OpenAnswer
 from timeviper.inference.seeing import Seen, gathered, seen_in_batches, seen_side_by_side
 from timeviper.inference.state_info import Identity
 from timeviper.inference.survival import SteadyReader, in_batches, twice
@@ -80,14 +81,6 @@ class EncodedVideo:
     def nbytes(self) -> int:
         """Bytes of the remembered state."""
         return self.state.nbytes
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class OpenAnswer:
-    """A prompt read to its end: scores of the first token, and the state to go on from."""
-
-    logits: Float[Tensor, "sequence vocab"]
-    state: DecoderState
 
 
 @final
@@ -323,7 +316,9 @@ class VideoEncoder:
     ) -> tuple[Tokens, DecoderState]:
         layout = TokenLayout.pack([tokens.layout for tokens in prompts])
         ids = PromptTokens.join(prompts).ids
-        x = self.model.embed(torch.from_numpy(ids).to(self.device), vision, layout)
+        # Not waited for: a GPU still works on what came before.
+        ids_there = torch.from_numpy(ids).to(self.device, non_blocking=True)
+        x = self.model.embed(ids_there, vision, layout)
         tokens = Tokens.of(x, layout)
         return self.model.decoder.run(tokens, state, more=more, only_last=True, spread=spread)
 

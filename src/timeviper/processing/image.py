@@ -158,8 +158,10 @@ def prepare(
     scaled = scaled.mul_(config.rescale_factor)
     if not config.do_normalize:
         return scaled
-    mean = scaled.new_tensor(config.image_mean).view(3, 1, 1)
-    return scaled.sub_(mean).div_(scaled.new_tensor(config.image_std).view(3, 1, 1))
+    # Numbers, not tensors: a GPU would be waited for to give it six of them.
+    for channel, (mean, std) in enumerate(zip(config.image_mean, config.image_std, strict=True)):
+        scaled[:, channel].sub_(mean).div_(std)
+    return scaled
 
 
 def square_frames(
