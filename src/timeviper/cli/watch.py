@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from timeviper.video.live import LiveOptions
     from timeviper.video.live_place import Place
 
+# After these, memory that ran out among them, what was seen is kept before they are told.
+_FAILURES = (TimeviperError, RuntimeError, MemoryError)
 _WHEN_FULL = ("drop-oldest", "drop-newest", "wait")
 Source = Annotated[
     str,
@@ -151,7 +153,7 @@ def _run(engine: Engine, wish: _Wish, screen: Screen) -> None:
                 screen.opened(wish.place.name, info)
                 follower = Follower(session, live, wish.follow, Watch(cancel=token))
                 _show(follower, session, screen, told)
-        except TimeviperError as error:
+        except _FAILURES as error:
             failure = error
         except BrokenPipeError:
             # Whoever read the lines has gone, such as `head`: nothing is left to say to them.
