@@ -21,7 +21,7 @@ from benchmarks.decode_peer_gpu import peer
 from benchmarks.gpu import distance, median_ms, peak_gib, random_decoder, save
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.inference.graphs import StepRunner
-from timeviper.inference.prefill import OpenAnswer
+from timeviper.inference.opened import OpenAnswer
 from timeviper.inference.sampling import Chooser, TokenPolicy
 from timeviper.inference.steps import GraphSteps, Runners
 from timeviper.model.decoder import Decoder, last_of_each
@@ -269,82 +269,6 @@ def _compare(
     return record
 
 
-def chain(device: str, *, toy: bool) -> dict[str, Any]:
-    """Twenty-five MLP layers in a row: torch's products, ours, and ours that overlap."""
-    from timeviper.ops.few_rows_triton import Cut, few_rows, settle
-    from timeviper.ops.norm import add_rms_norm
-
-    hidden, inner, layers = (96, 160, 2) if toy else (4480, 15680, 25)
-    dtype = torch.float32 if toy else torch.bfloat16
-    ups = [torch.randn(inner, hidden, device=device, dtype=dtype).mul_(0.02) for _ in range(layers)]
-    downs = [
-        torch.randn(hidden, inner, device=device, dtype=dtype).mul_(0.002) for _ in range(layers)
-    ]
-    scale = torch.randn(hidden, device=device, dtype=dtype)
-    pairs = list(zip(ups, downs, strict=True))
-
-    def usual(x: torch.Tensor) -> torch.Tensor:
-        more = None
-        for up, down in pairs:
-            x, y = add_rms_norm(x, more, scale, 1e-5)
-            y = torch.nn.functional.linear(y, up).relu()
-            more = torch.nn.functional.linear(y * y, down)
-        return add_rms_norm(x, more, scale, 1e-5)[1]
-
-    def ours(x: torch.Tensor, up_cut: Cut, down_cut: Cut, overlap: bool) -> torch.Tensor:
-        more = None
-        for up, down in pairs:
-            x, y = settle(x, more, scale, 1e-5, overlap=overlap)
-            y = few_rows(y, up, cut=up_cut, relu2=True, overlap=overlap)
-            more = few_rows(y, down, cut=down_cut, overlap=overlap)
-        return settle(x, more, scale, 1e-5, overlap=overlap)[1]
-
-    up_cuts = [(64, 128, 4, 4, 1), (64, 128, 4, 3, 1), (128, 64, 4, 4, 1)]
-    down_cuts = [
-        (64, 128, 4, 4, 4), (64, 128, 4, 4, 2), (32, 128, 4, 5, 2), (64, 64, 4, 6, 5),
-        (64, 128, 4, 4, 3), (128, 64, 4, 4, 7),
-    ]  # fmt: skip
-    runs = [(up_cuts[0], down) for down in down_cuts] + [(up, down_cuts[0]) for up in up_cuts[1:]]
-    record: dict[str, Any] = {}
-    moved = layers * 2 * hidden * inner * 2
-    for rows in (1, 8):
-        x = torch.randn(rows, hidden, device=device, dtype=dtype)
-        want = usual(x)
-        us = 0.0 if toy else _graph_us(lambda w, x=x: usual(x), [x])
-        print(
-            f"chain rows={rows} torch {us:.0f} us, {moved / max(us, 1) / 1e6:.3f} TB/s", flush=True
-        )
-        for a, b in runs[: 2 if toy else None]:
-            for overlap in (False, True):
-                way = lambda w, x=x, a=_cut(a), b=_cut(b), o=overlap: ours(x, a, b, o)
-                error = distance(way(x), want)
-                us = 0.0 if toy else _graph_us(way, [x])
-                name = f"rows={rows} {a} {b} overlap={overlap}"
-                speed = moved / max(us, 1) / 1e6
-                print(f"chain {name} {us:.0f} us {speed:.3f} TB/s error {error:.1e}", flush=True)
-                record[name] = (us, error)
-    return record
-
-
-def _cut(numbers: tuple[int, ...]) -> Any:
-    from timeviper.ops.few_rows_triton import Cut
-
-    c, w, n, s, p = numbers
-    return Cut(channels=c, width=w, warps=n, stages=s, splits=p)
-
-
-def _graph_us(way: Callable[[torch.Tensor], torch.Tensor], weights: list[torch.Tensor]) -> float:
-    for weight in weights:
-        way(weight)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(2):
-            for weight in weights:
-                way(weight)
-    return median_ms(graph.replay, rounds=5, warmup=1) / (2 * len(weights)) * 1e3
-
-
 def toy_decoder(device: str) -> Decoder:
     """A small hybrid of the same kind."""
     from tests.toy_engine import toy_config, toy_model
@@ -368,8 +292,6 @@ def main() -> None:
     batches = [2, 3] if args.toy else [int(n) for n in args.batches.split(",")]
     record: dict[str, Any] = {"model": MODEL, "caches": "random numbers of the right length"}
     with torch.inference_mode():
-        if "chain" in parts:
-            record["chain"] = chain(device, toy=args.toy)
         if {"one", "many", "questions", "videos"} & set(parts):
             began = time.perf_counter()
             if args.toy:

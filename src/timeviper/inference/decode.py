@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import final
 
-from timeviper.inference.prefill import OpenAnswer
+from timeviper.inference.opened import OpenAnswer
 from timeviper.inference.sampling import Chooser, TokenPolicy
 from timeviper.inference.steps import Runners
 from timeviper.inference.watch import SILENT, Stage, Watch

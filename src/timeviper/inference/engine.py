@@ -17,8 +17,9 @@ from timeviper.inference.admission import UNLIMITED, Gate, Limits
 from timeviper.inference.decode import Ending, decode
 from timeviper.inference.lookahead import one_thread_an_op
 from timeviper.inference.media import open_media
+from timeviper.inference.opened import OpenAnswer
 from timeviper.inference.opening import Asked, open_plans
-from timeviper.inference.prefill import EncodedVideo, OpenAnswer, VideoEncoder
+from timeviper.inference.prefill import EncodedVideo, VideoEncoder
 from timeviper.inference.request import DEFAULTS, Answer, AskOptions, interval_of
 from timeviper.inference.session import Session
 from timeviper.inference.steps import Runners

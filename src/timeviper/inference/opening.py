@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from timeviper.inference.decode import AnswerWriter, EndRule
 from timeviper.inference.lookahead import one_thread_an_op
-from timeviper.inference.prefill import EncodedVideo, OpenAnswer, VideoEncoder
+from timeviper.inference.opened import OpenAnswer
+from timeviper.inference.prefill import EncodedVideo, VideoEncoder
 from timeviper.inference.request import AskOptions
 from timeviper.inference.timing import Stopwatch, Timing
 from timeviper.processing.clip_tokens import PromptTokens

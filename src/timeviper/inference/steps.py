@@ -12,7 +12,7 @@ from torch import Tensor
 from timeviper.core.errors import TimeviperError
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.inference.graphs import StepRunner, finite_best
-from timeviper.inference.prefill import OpenAnswer
+from timeviper.inference.opened import OpenAnswer
 from timeviper.inference.sampling import Chooser, choose
 from timeviper.model.decoder import Decoder, last_of_each
 from timeviper.model.state import AttentionMemory, DecoderState, MambaMemory, stack

@@ -11,7 +11,7 @@ from tests.toy_engine import byte_tokenizer, toy_config, toy_model
 from timeviper.core.errors import CancelledError, TimeviperError
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.inference.decode import AnswerWriter, Ending, EndRule, decode
-from timeviper.inference.prefill import OpenAnswer
+from timeviper.inference.opened import OpenAnswer
 from timeviper.inference.sampling import TokenPolicy
 from timeviper.inference.steps import check_finite
 from timeviper.inference.watch import CancelToken, Progress, Stage, Watch

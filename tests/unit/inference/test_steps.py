@@ -12,7 +12,7 @@ from tests.toy_engine import toy_config, toy_model
 from timeviper.core.errors import TimeviperError
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.inference.graphs import StepRunner, finite_best
-from timeviper.inference.prefill import OpenAnswer
+from timeviper.inference.opened import OpenAnswer
 from timeviper.inference.sampling import Chooser, TokenPolicy
 from timeviper.inference.steps import GraphSteps, Runners, Steps, UsualSteps, next_logits
 from timeviper.model.decoder import last_of_each
