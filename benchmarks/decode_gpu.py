@@ -29,7 +29,10 @@ from timeviper.model.keys import fresh
 from timeviper.model.slots import KeySlots, ScanSlots
 from timeviper.model.state import DecoderState, MambaMemory, Memory
 from timeviper.model.tokens import Tokens
+from timeviper.ops import few_rows_triton, norm_triton, step_triton
 
+# What rounding to bfloat16 in 56 layers leaves between two ways to compute the same.
+MOST_DISTANCE = 4e-2
 MODEL, FRAMES_KEYS, CONTEXT = "nano-9b-v2", 163_840, 32_768
 
 
@@ -71,17 +74,22 @@ def iter_lengths(runner: StepRunner) -> list[int]:
     return [next(each) if isinstance(s, KeySlots) else 0 for s in runner.slots.layers]
 
 
-def check_graph(decoder: Decoder, state: DecoderState) -> float:
-    """Largest distance of captured scores from those of the decoder's usual call."""
-    runner = StepRunner.of(decoder, [state], steps=8)
-    worst, sequences = 0.0, state.sequences or 0
-    plain = DecoderState(state.memories, state.pending)
-    for number in range(4):
-        ids = [(17 * number + s) % 1000 for s in range(sequences)]
-        runner.step(ids)
-        want, plain = usual_step(decoder, ids, plain)
-        worst = max(worst, distance(runner.logits, want))
-    return worst
+def check_graph(decoder: Decoder, state: DecoderState) -> tuple[float, float]:
+    """Largest distance of captured scores from uncaptured ones, and from the usual call's."""
+    captured, plain = (
+        StepRunner.of(decoder, [state], steps=8, capture=capture) for capture in (True, False)
+    )
+    exact, worst, usual = 0.0, 0.0, DecoderState(state.memories, state.pending)
+    for number in range(5):
+        ids = [(17 * number + s) % 1000 for s in range(state.sequences or 0)]
+        captured.step(ids)
+        plain.step(ids)
+        want, usual = usual_step(decoder, ids, usual)
+        exact = max(exact, distance(captured.logits, plain.logits))
+        worst = max(worst, distance(captured.logits, want))
+    if exact > 0 or worst > MOST_DISTANCE:
+        raise SystemExit(f"steps differ: captured {exact:.2e}, from the usual call {worst:.2e}")
+    return exact, worst
 
 
 @torch.inference_mode()
@@ -121,15 +129,16 @@ def kernels(runner: StepRunner) -> list[tuple[str, float, int]]:
 def one(decoder: Decoder, keys: int) -> dict[str, Any]:
     """Batch 1 behind a long video."""
     state = random_state(decoder, keys).fork()
-    error = check_graph(decoder, state)
-    print(f"one: captured against usual, distance {error:.2e}", flush=True)
+    exact, error = check_graph(decoder, state)
+    print(f"one: captured {exact:.2e} from uncaptured, {error:.2e} from usual", flush=True)
     runner = StepRunner.of(decoder, [state], steps=256)
     runner.step([1])
     ms = timed(runner, rounds=48)
     moved = step_bytes(decoder, runner)
     record = {
         "keys": keys,
-        "graph_distance": error,
+        "captured_from_uncaptured": exact,
+        "step_from_usual_call": error,
         "ms": ms,
         "tokens_per_s": 1e3 / ms,
         "bytes": moved,
@@ -283,10 +292,14 @@ def main() -> None:
     parser.add_argument("--batches", default="32,64")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--video-keys", type=int, default=FRAMES_KEYS)
+    parser.add_argument("--no-overlap", action="store_true", help="launch one kernel at a time")
     parser.add_argument("--float32", action="store_true", help="are answers equal to the letter?")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--toy", action="store_true", help="small sizes on a CPU: does it run?")
     args = parser.parse_args()
+    if args.no_overlap:
+        for module in (few_rows_triton, step_triton, norm_triton):
+            module.overlaps = lambda _: False
     parts, device = args.parts.split(","), "cpu" if args.toy else "cuda"
     keys, context = (300, 40) if args.toy else (FRAMES_KEYS, CONTEXT)
     batches = [2, 3] if args.toy else [int(n) for n in args.batches.split(",")]

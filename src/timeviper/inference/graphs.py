@@ -27,12 +27,14 @@ class StepRunner:
     Args:
         decoder: of the model.
         slots: memories of `decoder.slots_for`, loaded before the first step.
+        capture: whether to replay at all; without, a profiler sees every call.
 
     Law: scores are those of `Decoder.run` with one answer token a sequence.
     """
 
-    def __init__(self, decoder: Decoder, slots: StepSlots) -> None:
+    def __init__(self, decoder: Decoder, slots: StepSlots, *, capture: bool = True) -> None:
         self.slots = slots
+        self._captures = capture and slots.place.device.type == "cuda"
         self._decoder = decoder
         self._tokens = torch.zeros_like(slots.place)
         self._best = torch.zeros_like(slots.place)
@@ -45,18 +47,27 @@ class StepRunner:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, decoder: Decoder, states: Sequence[DecoderState], *, steps: int) -> StepRunner:
+    def of(
+        cls,
+        decoder: Decoder,
+        states: Sequence[DecoderState],
+        *,
+        steps: int,
+        capture: bool = True,
+    ) -> StepRunner:
         """A runner that continues these states by so many tokens at most.
 
         Args:
             decoder: that made the states.
             states: nothing waits in them; they stay as they are, and lend their shared keys.
             steps: tokens of the longest answer.
+            capture: whether to replay at all.
         """
         shared = prefixes(states)
         capacity = [_roomy(own + steps) for own in most_own(states, shared)]
         sequences = sum(state.sequences or 0 for state in states)
-        runner = cls(decoder, decoder.slots_for(sequences, capacity=capacity, shared=shared))
+        slots = decoder.slots_for(sequences, capacity=capacity, shared=shared)
+        runner = cls(decoder, slots, capture=capture)
         runner.slots.load(states)
         return runner
 
@@ -114,7 +125,7 @@ class StepRunner:
             self._tokens.copy_(found.clamp(min=0))
         else:
             self._tokens.copy_(torch.tensor(list(found)))
-        if self._graph is None and self._logits is not None and self.device.type == "cuda":
+        if self._graph is None and self._logits is not None and self._captures:
             self._graph = self._capture()
         if self._graph is None:
             self._run()
