@@ -82,12 +82,15 @@ class Gate:
         encoded = encoder.encode(source, plan, sampling, watch=watch)
         return replace(encoded, notes=(*encoded.notes, *said)) if said else encoded
 
-    def admit(self, plan: PromptPlan, times: np.ndarray) -> tuple[VideoEncoder, tuple[str, ...]]:
+    def admit(
+        self, plan: PromptPlan, times: np.ndarray, *, held: int = 0
+    ) -> tuple[VideoEncoder, tuple[str, ...]]:
         """Decide about a video.
 
         Args:
             plan: prompt about it.
             times: moments of its frames, shape (frame,).
+            held: bytes that what was read of it already takes.
 
         Returns:
             Who reads it, and sentences about what was changed so that it fits.
@@ -95,10 +98,10 @@ class Gate:
         Raises:
             CapacityError: it does not fit, with the numbers and what would help.
         """
-        there = self._there()
+        there = self._there() + held
         if not len(times) or self._coarse(len(times), plan) * _PLENTY <= there:
             return self._encoder, ()
-        load = self._load(plan, times)
+        load = self.load(plan, times)
         if self._needs(load) <= there:
             return self._encoder, ()
         if self._limits.degrade:
@@ -121,7 +124,13 @@ class Gate:
         told = load.forecast
         return told.reserved - told.parts["weights"]
 
-    def _load(self, plan: PromptPlan, times: np.ndarray) -> Load:
+    def load(self, plan: PromptPlan, times: np.ndarray) -> Load:
+        """What a video asks of this model; what a forecast is made of.
+
+        Args:
+            plan: prompt about it.
+            times: moments of its frames, shape (frame,).
+        """
         encoder, config = self._encoder, self._encoder.model.config
         last = times[-_SAMPLE:]
         marked = plan.clip_tokens(last, first_frame_index=len(times) - len(last)).layout

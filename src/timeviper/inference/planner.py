@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -215,6 +216,7 @@ def _rehearsed(
     course = Course(
         clips=tuple(clips),
         text_per_vision=setting.text_per_frame / vision,
+        mark=math.ceil(setting.text_per_frame),
         prefix=setting.prefix,
         question=setting.question,
         spare=setting.spare,

@@ -50,6 +50,7 @@ class Course:
     Args:
         clips: vision tokens of each call, in order.
         text_per_vision: tokens of text among the vision tokens, for each of them.
+        mark: tokens of text before the first vision token.
         prefix: tokens before the video.
         question: tokens of the question.
         answer: most tokens of its answer.
@@ -60,6 +61,7 @@ class Course:
 
     clips: tuple[int, ...]
     text_per_vision: Fraction = Fraction(0)
+    mark: int = 0
     prefix: int = 32
     question: int = 64
     answer: int = 64
@@ -187,7 +189,7 @@ class _Stage:
 
     def _another(self, state: DecoderState, number: int) -> DecoderState:
         """A state of its own, as of another video; a little longer, so that none is the same."""
-        other = state.select([0]).reserve(1, (self._course.spare or 0) + number)
+        other = state.select([0]).reserve(1.0, (self._course.spare or 0) + number)
         return DecoderState(tuple(self._longer(m, number) for m in other.memories), other.pending)
 
     def _ask(self, states: Sequence[DecoderState]) -> None:
@@ -210,7 +212,10 @@ class _Stage:
             self._decoder.logits(out.hidden)
 
     def _clip(self, vision: int) -> TokenLayout:
-        return TokenLayout.of((SpanKind.TIMESTAMP, self._text(vision)), (SpanKind.VISION, vision))
+        text = self._text(vision)
+        mark = min(self._course.mark, text)
+        kinds = (SpanKind.TIMESTAMP, SpanKind.VISION, SpanKind.TIMESTAMP)
+        return TokenLayout.of(*zip(kinds, (mark, vision, text - mark), strict=True))
 
     def _text(self, vision: int) -> int:
         return -int(-vision * self._course.text_per_vision // 1)
@@ -256,10 +261,13 @@ class _Stage:
 
 
 def _stops(course: Course) -> Iterator[int]:
-    """Clips that are run: the first, the last, and those at which an unreserved cache grows."""
-    count = len(course.clips)
-    wanted = {0, count - 1} if course.spare is not None else _growths(course) | {0, count - 1}
-    return iter(sorted(wanted) if count else ())
+    """Clips that are run: the first, the last, the last of the longest, and where caches grow."""
+    clips = course.clips
+    if not clips:
+        return iter(())
+    longest = len(clips) - 1 - clips[::-1].index(max(clips))
+    wanted = {0, longest, len(clips) - 1}
+    return iter(sorted(wanted if course.spare is not None else wanted | _growths(course)))
 
 
 def _growths(course: Course) -> set[int]:
