@@ -286,29 +286,20 @@ def _part(
     view: View,
     group: tl.tensor,
     token: tl.tensor,
-    left: tl.tensor,
+    seen: tl.tensor,
     channels: tl.tensor,
-    Q: tl.constexpr,
     WIDTH: tl.constexpr,
     WHOLE: tl.constexpr,
-    SHORT: tl.constexpr,
 ) -> tl.tensor:
-    """Values of Q tokens from `token` on at some channels.
-
-    WHOLE says that all of those channels exist; SHORT that only `left` tokens may. Whole chunks
-    go without masks, which cost a walk a third of its speed.
-    """
-    i = tl.arange(0, Q)
+    """Values of the tokens from `token` on at some channels; WHOLE says that all of those exist."""
+    i = tl.arange(0, seen.shape[0])
     # One 64-bit address a tile: offsets inside it fit 32 bits.
     base = view.base + token * view.token + group * view.group
-    places = base + (i[:, None] * view.token + channels[None, :] * view.channel)
-    if WHOLE and not SHORT:
-        return tl.load(places)
-    if WHOLE:
-        return tl.load(places, mask=(i < left)[:, None], other=0.0)
-    if not SHORT:
-        return tl.load(places, mask=(channels < WIDTH)[None, :], other=0.0)
-    return tl.load(places, mask=(i < left)[:, None] & (channels < WIDTH)[None, :], other=0.0)
+    mask = seen[:, None]
+    if not WHOLE:
+        mask = mask & (channels < WIDTH)[None, :]
+    places = i[:, None] * view.token + channels[None, :] * view.channel
+    return tl.load(base + places, mask=mask, other=0.0)
 
 
 @no_type_check
@@ -316,25 +307,19 @@ def _part(
 def _store_part(
     y: tl.tensor,
     step: tl.tensor,
-    left: tl.tensor,
+    seen: tl.tensor,
     channels: tl.tensor,
     values: tl.tensor,
     WIDTH: tl.constexpr,
     WHOLE: tl.constexpr,
-    SHORT: tl.constexpr,
 ) -> None:
-    """Write outputs from `y` on, `step` values further a token; flags as in `_part`."""
-    i = tl.arange(0, values.shape[0])
+    """Write outputs from `y` on, `step` values further a token; WHOLE as in `_part`."""
+    i = tl.arange(0, seen.shape[0])
+    mask = seen[:, None]
+    if not WHOLE:
+        mask = mask & (channels < WIDTH)[None, :]
     to = y + (i[:, None] * step + channels[None, :])
-    values = values.to(y.dtype.element_ty)
-    if WHOLE and not SHORT:
-        tl.store(to, values)
-    elif WHOLE:
-        tl.store(to, values, mask=(i < left)[:, None])
-    elif not SHORT:
-        tl.store(to, values, mask=(channels < WIDTH)[None, :])
-    else:
-        tl.store(to, values, mask=(i < left)[:, None] & (channels < WIDTH)[None, :])
+    tl.store(to, values.to(y.dtype.element_ty), mask=mask)
 
 
 @no_type_check
@@ -395,50 +380,6 @@ def _mixing(
 
 
 @no_type_check
-@triton.jit
-def _turn(
-    state: tl.tensor,
-    io: Walked,
-    head: tl.tensor,
-    chunk: tl.tensor,
-    token: tl.tensor,
-    left: tl.tensor,
-    num_chunks: tl.tensor,
-    num_heads: tl.tensor,
-    RATIO: tl.constexpr,
-    P: tl.constexpr,
-    N: tl.constexpr,
-    Q: tl.constexpr,
-    FROM: tl.constexpr,
-    BP: tl.constexpr,
-    BN: tl.constexpr,
-    REVERSE: tl.constexpr,
-    OPERAND: tl.constexpr,
-    PRECISION: tl.constexpr,
-    SHORT: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor]:
-    """One chunk: its outputs are written, then it enters the state; with its sum of decays."""
-    i, n, p = tl.arange(0, Q), tl.arange(0, BN), FROM + tl.arange(0, BP)
-    group, at = head // RATIO, (head * num_chunks + chunk) * Q
-    step_i, sum_i = tl.load(io.steps + at + i), tl.load(io.sums + at + i)
-    last = tl.load(io.sums + at + Q - 1)
-    b_i = _part(io.B, group, token, left, n, Q, N, BN == N, SHORT).to(OPERAND)
-    x_i = _part(io.x, head, token, left, p, Q, P, FROM + BP <= P, SHORT).to(OPERAND)
-    if io.kept is not None:
-        _store_turned(io.kept, chunk * num_heads + head, p, n, state, P, N)
-    if io.y is not None:
-        c_i = _part(io.C, group, token, left, n, Q, N, BN == N, SHORT).to(OPERAND)
-        mixed = _mixing(b_i, c_i, step_i, sum_i, io.D, head, PRECISION).to(OPERAND)
-        out = tl.dot(c_i, state.to(OPERAND), input_precision=PRECISION) * tl.exp(sum_i)[:, None]
-        out = tl.dot(mixed, x_i, acc=out, input_precision=PRECISION)
-        to, step = io.y + (token * num_heads + head) * P, num_heads * P
-        _store_part(to, step, left, p, out, P, FROM + BP <= P, SHORT)
-    weight = tl.exp(sum_i) if REVERSE else step_i * tl.exp(last - sum_i)
-    enters, state = (x_i * weight[:, None]).to(OPERAND), state * tl.exp(last)
-    return tl.dot(tl.trans(b_i), enters, acc=state, input_precision=PRECISION), last
-
-
-@no_type_check
 @triton.jit(do_not_specialize=_COUNTS)
 def walk_kernel(
     io: Walked,
@@ -468,34 +409,36 @@ def walk_kernel(
     """
     head = tl.program_id(0).to(tl.int64)
     segment = tl.program_id(1).to(tl.int64)
-    n, p = tl.arange(0, BN), FROM + tl.arange(0, BP)
+    i, n, p = tl.arange(0, Q), tl.arange(0, BN), FROM + tl.arange(0, BP)
     row = segments + 4 * segment
     first, many = tl.load(row), tl.load(row + 1).to(tl.int32)
     begin, end = tl.load(row + 2), tl.load(row + 3)
-    own, length = segment * num_heads + head, (end - begin).to(tl.int32)
+    own, group = segment * num_heads + head, head // RATIO
     state = tl.zeros((BN, BP), dtype=tl.float32)
     if starts is not None:
         state += _load_turned(starts, own, p, n, P, N).to(tl.float32)
-    # Whole chunks, and at most one that is shorter: the last, which the reverse meets first.
-    whole, total = length // Q, 0.0
-    rest = length - whole * Q
-    if REVERSE and whole < many:
-        state, total = _turn(
-            state, io, head, first + whole, begin + whole * Q, rest, num_chunks, num_heads,
-            RATIO, P, N, Q, FROM, BP, BN, REVERSE, OPERAND, PRECISION, True,
-        )  # fmt: skip
-    for turn in range(whole):
-        past = whole - 1 - turn if REVERSE else turn
-        state, last = _turn(
-            state, io, head, first + past, begin + past.to(tl.int64) * Q, Q, num_chunks, num_heads,
-            RATIO, P, N, Q, FROM, BP, BN, REVERSE, OPERAND, PRECISION, False,
-        )  # fmt: skip
-        total += last
-    if not REVERSE and whole < many:
-        state, last = _turn(
-            state, io, head, first + whole, begin + whole * Q, rest, num_chunks, num_heads,
-            RATIO, P, N, Q, FROM, BP, BN, REVERSE, OPERAND, PRECISION, True,
-        )  # fmt: skip
+    total = 0.0
+    for turn in range(many):
+        past = many - 1 - turn if REVERSE else turn
+        chunk, token = first + past, begin + past.to(tl.int64) * Q
+        seen = i < (end - token).to(tl.int32)
+        at = (head * num_chunks + chunk) * Q
+        step_i, sum_i = tl.load(io.steps + at + i), tl.load(io.sums + at + i)
+        last = tl.load(io.sums + at + Q - 1)
+        b_i = _part(io.B, group, token, seen, n, N, BN == N).to(OPERAND)
+        x_i = _part(io.x, head, token, seen, p, P, FROM + BP <= P).to(OPERAND)
+        if io.kept is not None:
+            _store_turned(io.kept, chunk * num_heads + head, p, n, state, P, N)
+        if io.y is not None:
+            c_i = _part(io.C, group, token, seen, n, N, BN == N).to(OPERAND)
+            mixed = _mixing(b_i, c_i, step_i, sum_i, io.D, head, PRECISION).to(OPERAND)
+            read = tl.dot(c_i, state.to(OPERAND), input_precision=PRECISION)
+            out = tl.dot(mixed, x_i, acc=read * tl.exp(sum_i)[:, None], input_precision=PRECISION)
+            to, step = io.y + (token * num_heads + head) * P, num_heads * P
+            _store_part(to, step, seen, p, out, P, FROM + BP <= P)
+        weight = tl.exp(sum_i) if REVERSE else step_i * tl.exp(last - sum_i)
+        enters, stays = (x_i * weight[:, None]).to(OPERAND), state * tl.exp(last)
+        state = tl.dot(tl.trans(b_i), enters, acc=stays, input_precision=PRECISION)
         total += last
     if ends is not None:
         _store_turned(ends, own, p, n, state, P, N)
