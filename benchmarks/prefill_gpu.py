@@ -152,7 +152,9 @@ def check(decoder: Decoder, chunk: int) -> dict[str, float]:
         found.append(question(decoder, state).float())
     even, odd = (distance(other, found[0]) for other in found[1:])
     if not odd < max(TIMES * even, LEAST):
-        raise SystemExit(f"refused: an odd cut moves scores by {odd:.3g}, an even one by {even:.3g}")
+        raise SystemExit(
+            f"refused: an odd cut moves scores by {odd:.3g}, an even one by {even:.3g}"
+        )
     return {"even_cut": even, "odd_cut": odd}
 
 

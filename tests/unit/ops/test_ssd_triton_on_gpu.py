@@ -125,3 +125,22 @@ def test_tokens_beyond_32_bit_offsets() -> None:
     wanted = torch.autograd.grad((own * weights).sum(), [alone["x"], alone["B"], alone["dt"]])
     for number, (a, b) in enumerate(zip(found, [own.detach(), *wanted], strict=True)):
         close(f"result {number}", got=a, want=b, tol=TOL.ssd.bf16)
+
+
+@pytest.mark.parametrize("cut", [3, 61, 2051])
+def test_a_cut_inside_a_chunk(cut: int) -> None:
+    """A short last chunk leaves the state from which the rest goes on as if never cut."""
+    shape = {"heads": 128, "head_dim": 80, "groups": 8, "size": 128}
+    o = _projected(4096, shape)
+    shared = {n: o.pop(n) for n in ("A", "D", "dt_bias") if n in o}
+    whole = ssd(**o, **shared, lengths=[4096], dt_softplus=True, backend="triton")
+    state, parts = None, []
+    for piece in (slice(0, cut), slice(cut, None)):
+        own = {n: v[piece] for n, v in o.items()}
+        count = len(own["x"])
+        y, state = ssd(
+            **own, **shared, state=state, lengths=[count], dt_softplus=True, backend="triton"
+        )
+        parts.append(y)
+    close("y", got=torch.cat(parts), want=whole[0], tol=TOL.ssd.bf16)
+    close("state", got=state, want=whole[1], tol=TOL.ssd.bf16)
