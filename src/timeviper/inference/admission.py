@@ -99,7 +99,7 @@ class Gate:
             CapacityError: it does not fit, with the numbers and what would help.
         """
         there = self._there() + held
-        if not len(times) or self._coarse(len(times), plan) * _PLENTY <= there:
+        if not len(times) or self.most(plan, len(times)) * _PLENTY <= there:
             return self._encoder, ()
         load = self.load(plan, times)
         if self._needs(load) <= there:
@@ -152,8 +152,13 @@ class Gate:
             setting=setting,
         )
 
-    def _coarse(self, frames: int, plan: PromptPlan) -> int:
-        """More than a video can take, in no time."""
+    def most(self, plan: PromptPlan, frames: int) -> int:
+        """More bytes than a video can take beside the weights, in no time.
+
+        Args:
+            plan: prompt about it.
+            frames: of the video.
+        """
         encoder, config = self._encoder, self._encoder.model.config
         decoder, vision, number = config.decoder, config.vision, encoder.dtype.itemsize
         tokens = frames * (config.tokens_per_frame + 16) + len(plan.prefix) + 2048

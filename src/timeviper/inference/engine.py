@@ -110,6 +110,11 @@ class Engine:
         """What reads videos for it, to be shared with sessions."""
         return self._encoder
 
+    @property
+    def gate(self) -> Gate:
+        """What lets videos in that fit."""
+        return self._gate
+
     def session(self, options: AskOptions = DEFAULTS) -> Session:
         """Begin a video that grows; see `Session`."""
         return Session(self, options)

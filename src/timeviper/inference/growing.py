@@ -7,17 +7,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from timeviper.core.errors import RequestError
 from timeviper.inference.request import AskOptions
 from timeviper.model.config import DropPolicy
+from timeviper.model.state import DecoderState
+from timeviper.model.tokens import Tokens, join
 from timeviper.model.vlm import TimeViper
 from timeviper.video.clips import Clip
 from timeviper.video.source import Openable
 
 # As in `video.sampling`: counting k with k / fps < seconds must not gain one from a float's end.
 COUNT_SLACK = 1e-9
+# Waiting tokens beyond this many are not joined any more.
+_MOST_JOINED = 4096
 
 
 def placed(clips: Iterator[Clip], moments: NDArray[np.float64]) -> Iterator[Clip]:
@@ -31,6 +36,36 @@ def placed(clips: Iterator[Clip], moments: NDArray[np.float64]) -> Iterator[Clip
     for clip in clips:
         yield replace(clip, asked=moments[done : done + len(clip.asked)])
         done += len(clip.asked)
+
+
+@torch.inference_mode()
+def compacted(state: DecoderState) -> DecoderState:
+    """The same state with few parts of waiting tokens, however many small appends brought them.
+
+    Neighbours are joined as in a binary counter, so that each token is copied a few times in all,
+    up to parts of a size that a copy of them takes little room.
+    """
+    return replace(
+        state,
+        pending=tuple(
+            None if site is None else replace(site, parked=_joined(site.parked))
+            for site in state.pending
+        ),
+    )
+
+
+def _joined(parts: tuple[Tokens, ...]) -> tuple[Tokens, ...]:
+    if len(parts) < 2 or not _belong_together(parts[-2], parts[-1]):
+        return parts
+    kept = list(parts)
+    while len(kept) > 1 and _belong_together(kept[-2], kept[-1]):
+        kept[-2:] = [join(kept[-2:])]
+    return tuple(kept)
+
+
+def _belong_together(older: Tokens, newer: Tokens) -> bool:
+    sizes = len(older.kinds), len(newer.kinds)
+    return sizes[0] <= 2 * sizes[1] and sum(sizes) <= _MOST_JOINED
 
 
 def count(seconds: float, fps: float) -> int:

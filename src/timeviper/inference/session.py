@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from timeviper.core.errors import CapacityError, RequestError
+from timeviper.inference.admission import Gate
 from timeviper.inference.growing import (
     COUNT_SLACK,
     check_model,
     check_options,
+    compacted,
     count,
     frames_of,
     placed,
@@ -42,6 +44,11 @@ class Answering(Protocol):
     @property
     def encoder(self) -> VideoEncoder:
         """Reads frames into a state."""
+        ...
+
+    @property
+    def gate(self) -> Gate:
+        """Tells what fits."""
         ...
 
     def answer_plans(
@@ -86,6 +93,8 @@ class Session:
         self._encoded: EncodedVideo | None = encoder.encode_nothing(self._plan)
         self._snapshots: tuple[Snapshot, ...] = (Snapshot.of(self._encoded),)
         self._turns: tuple[Turn, ...] = ()
+        # Who reads, and up to how many frames that is known to fit.
+        self._reader, self._admitted = encoder, 0
 
     @classmethod
     def of(
@@ -207,7 +216,7 @@ class Session:
 
         Raises:
             RequestError: the session is closed, or times that lie before its end.
-            CapacityError: more than `max_frames`; nothing of it is read.
+            CapacityError: more than `max_frames`, or than fits; nothing of it is read.
             MediaError: not readable as a video.
             CancelledError: `watch` asked to stop, within a clip; the clips before it stay read.
         """
@@ -312,9 +321,10 @@ class Session:
         watch: Watch,
     ) -> int:
         """Read a source whose 0 lies at `begin` and whose end lies at `end`."""
-        encoder, before = self._engine.encoder, self.encoded
+        before = self.encoded
         self._check_room(len(moments))
-        before = replace(before, notes=(*before.notes, *source.info.notes))
+        encoder, said = self._admit(moments)
+        before = replace(before, notes=(*before.notes, *source.info.notes, *said))
         if len(moments) == 0:
             self._grow(replace(before, duration_seconds=end))
             return 0
@@ -330,8 +340,28 @@ class Session:
                     self._grow(replace(step, duration_seconds=until))
         return len(moments)
 
+    def _admit(self, moments: NDArray[np.float64]) -> tuple[VideoEncoder, tuple[str, ...]]:
+        """Who reads frames at these moments so that they fit, and what is to be said about it."""
+        frames = self.frames + len(moments)
+        if frames <= self._admitted or not len(moments):
+            return self._reader, ()
+        # For many more at once while they fit as they are: a camera's frames come one by one.
+        for ahead in (frames, frames // 16, 0):
+            later = moments[-1] + np.arange(1, ahead + 1) / self._fps
+            times = np.concatenate([self.encoded.times, moments, later])
+            try:
+                reader, said = self._engine.gate.admit(self._plan, times, held=self.encoded.nbytes)
+            except CapacityError:
+                if not ahead:
+                    raise
+                continue
+            if not (ahead and said):
+                self._reader, self._admitted = reader, len(times)
+                return reader, tuple(note for note in said if note not in self.encoded.notes)
+        return self._reader, ()
+
     def _grow(self, encoded: EncodedVideo) -> None:
-        self._encoded = encoded
+        self._encoded = encoded = replace(encoded, state=compacted(encoded.state))
         self._snapshots = thinned((*self._snapshots, Snapshot.of(encoded)), self._most)
 
     def _check_room(self, frames: int) -> None:

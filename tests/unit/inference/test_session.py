@@ -9,6 +9,8 @@ import pytest
 
 from tests.toy_engine import noise, toy_engine, write_video
 from timeviper.core.errors import CancelledError, CapacityError, MediaError, RequestError
+from timeviper.inference.admission import Limits
+from timeviper.inference.engine import Engine
 from timeviper.inference.request import AskOptions
 from timeviper.inference.session import Session
 from timeviper.inference.watch import CancelToken, Progress, Stage, Watch
@@ -79,6 +81,33 @@ def test_a_session_is_full_at_max_frames_and_stays_usable() -> None:
     assert (session.frames, session.room) == (4, 2)
     assert session.append(noise(2)) == 2
     assert session.ask("What?").frames == 6
+
+
+def test_what_would_not_fit_is_refused_before_it_is_read() -> None:
+    weights = sum(p.nbytes for p in ENGINE.model.parameters())
+    small = Engine(
+        ENGINE.model, ENGINE.processor, clip_frames=4, limits=Limits(bytes=weights + 2_000_000)
+    )
+    session = small.session(SHORT)
+    session.append(noise(40))
+    before = session.encoded
+    with pytest.raises(CapacityError, match="GiB beside the weights for 340 frames"):
+        session.append(noise(300))
+    assert session.encoded is before
+    session.append(noise(3))
+    assert session.ask("What?").frames == 43
+
+
+def test_many_small_appends_leave_few_parts() -> None:
+    session, at_once = ENGINE.session(), ENGINE.session()
+    video = noise(24)
+    for frame in video:
+        session.append(frame[None])
+    at_once.append(video)
+    parts = [site.parked for site in session.encoded.state.pending if site is not None]
+    assert max(len(parked) for parked in parts) <= 6
+    assert session.encoded.nbytes == at_once.encoded.nbytes
+    assert session.ask("What?", SHORT).text == at_once.ask("What?", SHORT).text
 
 
 def test_times_must_follow(session: Session) -> None:
@@ -177,9 +206,9 @@ def test_an_empty_question_is_refused(session: Session) -> None:
 
 def test_bytes_are_told_and_bounded() -> None:
     few, many = (Session(ENGINE, snapshots=n) for n in (2, 8))
-    for number in range(20):
+    for frame in noise(12):
         for session in (few, many):
-            session.append(noise(1, seed=number))
+            session.append(frame[None])
     assert few.encoded.nbytes == many.encoded.nbytes
     ssm = sum(m.nbytes for m in few._snapshots[0].memories if not isinstance(m, tuple) and m)
     assert few.nbytes == few.encoded.nbytes + ssm
