@@ -30,6 +30,7 @@ from timeviper.model.slots import KeySlots, ScanSlots
 from timeviper.model.state import DecoderState, MambaMemory, Memory
 from timeviper.model.tokens import Tokens
 from timeviper.ops import few_rows_triton, norm_triton, step_triton
+from timeviper.ops.step import StepWeights, mamba_step
 
 # What rounding to bfloat16 in 56 layers leaves between two ways to compute the same.
 MOST_DISTANCE = 4e-2
@@ -278,6 +279,56 @@ def _compare(
     return record
 
 
+def scan_step(device: str, *, toy: bool) -> dict[str, Any]:
+    """One layer's convolution and scan at the 9B model's sizes, cut in several ways."""
+    heads, head_dim, size, groups = (4, 20, 16, 2) if toy else (128, 80, 128, 8)
+    channels, dtype = heads * head_dim + 2 * groups * size, torch.float32
+    low = torch.float32 if toy else torch.bfloat16
+    weights = StepWeights(
+        torch.randn(channels, 4, device=device, dtype=low),
+        torch.randn(channels, device=device, dtype=low),
+        -torch.rand(heads, device=device) - 0.1,
+        torch.ones(heads, device=device, dtype=low),
+        torch.randn(heads, device=device, dtype=low),
+    )
+    record: dict[str, Any] = {}
+    for sequences in (1, 2) if toy else (1, 8, 32, 64):
+        xbc = torch.randn(sequences, channels, device=device, dtype=low)
+        dt = torch.randn(sequences, heads, device=device, dtype=low)
+        # Several layers in turn, so that no state is found in a cache.
+        layers = [
+            (
+                torch.randn(sequences, 4, channels, device=device, dtype=low),
+                torch.randn(sequences, heads, head_dim, size, device=device, dtype=dtype),
+            )
+            for _ in range(2 if toy else max(4, 64 // sequences))
+        ]
+        place = torch.full((sequences,), 5, device=device, dtype=torch.int64)
+
+        def way(which: int) -> None:
+            ring, ssm = layers[which]
+            mamba_step(xbc, dt, weights, ring=ring, ssm=ssm, place=place)
+
+        for rows, warps in ((16, 4), (16, 2), (32, 4), (32, 8), (8, 2), (128, 8)):
+            step_triton._BLOCK_ROWS, step_triton._WARPS = rows, warps
+            us = 0.0 if toy else _graph_us(way, list(range(len(layers))))
+            speed = 2 * layers[0][1].nbytes / max(us, 1) / 1e6
+            print(f"step {sequences} {rows}x{warps} {us:.1f} us {speed:.3f} TB/s", flush=True)
+            record[f"{sequences} {rows}x{warps}"] = (us, speed)
+    return record
+
+
+def _graph_us(way: Callable[[int], object], turns: Sequence[int]) -> float:
+    for turn in turns:
+        way(turn)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for turn in turns:
+            way(turn)
+    return median_ms(graph.replay, rounds=5, warmup=1) / len(turns) * 1e3
+
+
 def toy_decoder(device: str) -> Decoder:
     """A small hybrid of the same kind."""
     from tests.toy_engine import toy_config, toy_model
@@ -305,6 +356,8 @@ def main() -> None:
     batches = [2, 3] if args.toy else [int(n) for n in args.batches.split(",")]
     record: dict[str, Any] = {"model": MODEL, "caches": "random numbers of the right length"}
     with torch.inference_mode():
+        if "step" in parts:
+            record["step"] = scan_step(device, toy=args.toy)
         if {"one", "many", "questions", "videos"} & set(parts):
             began = time.perf_counter()
             if args.toy:

@@ -89,7 +89,17 @@ def mamba_step(
 @no_type_check
 @triton.jit
 def _mixed(
-    xbc, ring, filters, bias, c, inside, now, CHANNELS: tl.constexpr, WIDTH: tl.constexpr, WORK
+    xbc,
+    ring,
+    filters,
+    bias,
+    c,
+    inside,
+    owner,
+    now,
+    CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WORK: tl.constexpr,
 ):
     """Some channels after the convolution and SiLU, rounded as a longer call rounds them."""
     present = tl.load(xbc + c, mask=inside, other=0.0)
@@ -99,10 +109,12 @@ def _mixed(
         slot = (now + 1 + tap) % WIDTH
         past = tl.load(ring + slot * CHANNELS + c, mask=inside, other=0.0).to(WORK)
         total += past * tl.load(taps + tap, mask=inside, other=0.0).to(WORK)
+    # Nobody reads the present slot in this step: its one owner writes it, in any order.
+    tl.store(ring + now * CHANNELS + c, present.to(ring.dtype.element_ty), mask=inside & owner)
     if bias is not None:
         total += tl.load(bias + c, mask=inside, other=0.0).to(WORK)
     mixed = total * tl.sigmoid(total)
-    return present, mixed.to(xbc.dtype.element_ty).to(WORK)
+    return mixed.to(xbc.dtype.element_ty).to(WORK)
 
 
 @no_type_check
@@ -174,15 +186,10 @@ def _step_kernel(
     own = head * HEAD_DIM + row
     b_at = HEADS * HEAD_DIM + (head // RATIO) * SIZE + column
     c_at = b_at + GROUPS * SIZE
-    raw_x, x = _mixed(xbc, ring, filters, bias, own, rows, now, CHANNELS, WIDTH, WORK)
-    raw_b, b = _mixed(xbc, ring, filters, bias, b_at, columns, now, CHANNELS, WIDTH, WORK)
-    raw_c, c = _mixed(xbc, ring, filters, bias, c_at, columns, now, CHANNELS, WIDTH, WORK)
-    # Nobody reads the present slot in this step: one owner writes it, in any order.
-    slot = ring + now * CHANNELS
-    tl.store(slot + own, raw_x.to(ring.dtype.element_ty), mask=rows)
     owner = (head % RATIO == 0) & (block == 0)
-    tl.store(slot + b_at, raw_b.to(ring.dtype.element_ty), mask=columns & owner)
-    tl.store(slot + c_at, raw_c.to(ring.dtype.element_ty), mask=columns & owner)
+    x = _mixed(xbc, ring, filters, bias, own, rows, True, now, CHANNELS, WIDTH, WORK)
+    b = _mixed(xbc, ring, filters, bias, b_at, columns, owner, now, CHANNELS, WIDTH, WORK)
+    c = _mixed(xbc, ring, filters, bias, c_at, columns, owner, now, CHANNELS, WIDTH, WORK)
 
     step = _step_size(dt + sequence * dt_step, dt_bias, head, LOWEST, HIGHEST, WORK)
     decay = tl.exp(step * tl.load(decay_rates + head).to(WORK))
