@@ -34,6 +34,11 @@ def rounded(x: Tensor) -> Quantized:
     """Rows of float32 rounded to e4m3, the largest of each becoming the largest number."""
     # What is not a number shows in the scale, so that the whole row tells.
     largest = x.abs().nan_to_num(nan=torch.inf, posinf=torch.inf).amax(-1, keepdim=True)
+    return scaled(x, largest)
+
+
+def scaled(x: Tensor, largest: Tensor) -> Quantized:
+    """Rows of float32 rounded to e4m3 so that `largest`, one a row, becomes the largest number."""
     scales = largest.clamp(min=LEAST) / MOST
     return Quantized((x * scales.reciprocal()).to(E4M3), scales)
 

@@ -76,7 +76,10 @@ def gated_rms_norm_fp8(
     group_size: int,
     backend: str | None = None,
 ) -> Quantized:
-    """As `gated_rms_norm`, rounded once, from float32 to e4m3 with one scale a row.
+    """As `gated_rms_norm`, rounded once, from float32 to e4m3.
+
+    The scale is that of the largest value that a norm can have, the same for all rows: e4m3 is
+    as exact for values a few powers of two below its largest, and no row need be seen whole.
 
     Args:
         x: output of the scan, any dtype.
@@ -134,7 +137,7 @@ def add_rms_norm_fp8(
     *,
     backend: str | None = None,
 ) -> tuple[Float[Tensor, "... width"], Quantized]:
-    """As `add_rms_norm`, the norm rounded once, from float32 to e4m3 with one scale a row.
+    """As `add_rms_norm`, the norm rounded once, from float32 to e4m3; scales as `gated_rms_norm_fp8`.
 
     Args:
         x: the residual stream, any dtype.

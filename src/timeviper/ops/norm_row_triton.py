@@ -1,7 +1,6 @@
-"""Norms that need whole rows at once: after an addition, or rounded to FP8 by a scale a row.
+"""Norms for inference that do more in their one pass: add first, or round to FP8 in the end.
 
-A program walks over a few rows, each read once: the sum, its norm by group and the scale of what
-is rounded are found while the row is in registers.
+A program owns one group of channels and walks over rows, the next ones on their way meanwhile.
 """
 # The checker does not know how kernels are launched, nor that a backward names its gradients.
 # pyright: reportIncompatibleMethodOverride=false, reportCallIssue=false
@@ -16,18 +15,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from timeviper.ops.fp8 import E4M3, Quantized
-from timeviper.ops.linear_triton import (
-    LARGEST,
-    SMALLEST,
-    alignment,
-    as_rows,
-    magnitude,
-    warps_of,
-)
+from timeviper.ops.linear_triton import LARGEST, SMALLEST, alignment, as_rows
 from timeviper.ops.norm_triton import walk_backward
 
-# Rows of a program where there are many: the weight is read once for all of them.
-_MOST_TILES, _PROGRAMS_WANTED = 4, 1024
+# Elements of one thread, tiles of a program where there are many rows, tiles on their way.
+_ELEMENTS, _MOST_TILES, _STAGES = 16, 8, 3
+_PROGRAMS_WANTED = 1024
 
 
 def add_rms_norm(
@@ -137,15 +130,16 @@ def _launch(
     groups: int = 1,
 ) -> None:
     """Walk over all rows; writes `y`, and `scales` and `total` where they are given."""
-    count, width = x.shape
-    block_groups = int(triton.next_power_of_2(groups))
-    block = max(16, int(triton.next_power_of_2(width // groups)))
-    # A power of two: every value is compiled for itself.
-    tiles = 1 << max(0, min(_MOST_TILES, count // _PROGRAMS_WANTED).bit_length() - 1)
+    count, size = x.shape[0], x.shape[1] // groups
+    block = max(16, int(triton.next_power_of_2(size)))
+    warps = min(8, max(1, block // (32 * _ELEMENTS)))
+    # Powers of two: every value is compiled for itself.
+    wanted = min(_MOST_TILES, count * groups // _PROGRAMS_WANTED)
+    tiles = 1 << max(0, wanted.bit_length() - 1)
     if not x.numel():
         return
     with torch.cuda.device_of(x):
-        _row_kernel[(-(-count // tiles),)](
+        _row_kernel[(-(-count // tiles) * groups,)](
             x,
             addition,
             gate,
@@ -158,16 +152,18 @@ def _launch(
             0 if addition is None else addition.stride(0),
             0 if gate is None else gate.stride(0),
             GROUPS=groups,
-            SIZE=width // groups,
+            SIZE=size,
+            # No value of a normed group exceeds it.
+            ROOT=size**0.5,
             EPS=eps,
             ALIGN=alignment(x),
             ALIGN_ADDITION=1 if addition is None else alignment(addition),
             ALIGN_GATE=1 if gate is None else alignment(gate),
-            WORK=tl.float64 if x.dtype == torch.float64 else tl.float32,
+            WORK=tl.float64 if x.dtype == torch.float64 and scales is None else tl.float32,
             TILES=tiles,
-            BLOCK_GROUPS=block_groups,
+            STAGES=min(_STAGES, tiles),
             BLOCK=block,
-            num_warps=warps_of(block_groups * block),
+            num_warps=warps,
         )
 
 
@@ -199,22 +195,33 @@ def _row_kernel(
     gate_step,
     GROUPS: tl.constexpr,
     SIZE: tl.constexpr,
+    ROOT: tl.constexpr,
     EPS: tl.constexpr,
     ALIGN: tl.constexpr,
     ALIGN_ADDITION: tl.constexpr,
     ALIGN_GATE: tl.constexpr,
     WORK: tl.constexpr,
     TILES: tl.constexpr,
-    BLOCK_GROUPS: tl.constexpr,
+    STAGES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """A run of rows: add, gate, norm each group, round."""
-    group, within = tl.arange(0, BLOCK_GROUPS)[:, None], tl.arange(0, BLOCK)[None, :]
+    """One group of a run of rows: add, gate, norm, round."""
+    group = tl.program_id(0) % GROUPS
+    within = tl.arange(0, BLOCK)
+    inside = within < SIZE
     c = group * SIZE + within
-    inside = (group < GROUPS) & (within < SIZE)
     w = tl.load(weight + c, mask=inside, other=0.0).to(WORK)
-    begin = tl.program_id(0).to(tl.int64) * TILES
-    for t in range(TILES):
+    scale = 1.0
+    if scales is not None:
+        largest = tl.max(tl.abs(w), axis=0)
+        for other in tl.static_range(1, GROUPS):
+            at = (group + other) % GROUPS * SIZE + within
+            v = tl.load(weight + at, mask=inside, other=0.0).to(WORK)
+            largest = tl.maximum(largest, tl.max(tl.abs(v), axis=0))
+        scale = tl.maximum(largest * ROOT, SMALLEST) / LARGEST
+        w = w * (1.0 / scale)
+    begin = (tl.program_id(0) // GROUPS).to(tl.int64) * TILES
+    for t in tl.range(0, TILES, num_stages=STAGES):
         row = begin + t
         mask = inside & (row < count)
         u = tl.load(x + tl.multiple_of(row * x_step, ALIGN) + c, mask=mask, other=0.0).to(WORK)
@@ -229,9 +236,8 @@ def _row_kernel(
             place = tl.multiple_of(row * gate_step, ALIGN_GATE)
             z = tl.load(gate + place + c, mask=mask, other=0.0).to(WORK)
             u = u * z * tl.sigmoid(z)
-        u = u * tl.rsqrt(tl.sum(u * u, axis=1) / SIZE + EPS)[:, None] * w
+        u = u * tl.rsqrt(tl.sum(u * u, axis=0) / SIZE + EPS) * w
         if scales is not None:
-            scale = tl.maximum(tl.max(tl.max(magnitude(u), axis=1), axis=0), SMALLEST) / LARGEST
-            u = u * (1.0 / scale)
-            tl.store(scales + row, scale, mask=row < count)
+            if group == 0:
+                tl.store(scales + row, scale, mask=row < count)
         tl.store(y + row * (GROUPS * SIZE) + c, u.to(y.dtype.element_ty), mask=mask)

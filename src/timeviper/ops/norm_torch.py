@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from timeviper.ops.fp8 import Quantized
-from timeviper.ops.linear_torch import rounded
+from timeviper.ops.linear_torch import scaled
 
 
 def rms_norm(
@@ -64,7 +64,7 @@ def add_rms_norm_fp8(
         The sum and its norm in FP8.
     """
     total = x if addition is None else x + addition
-    return total, rounded(_normed(total, weight, eps).float())
+    return total, _rounded(_normed(total, weight, eps), weight, total.shape[-1])
 
 
 def gated_rms_norm(
@@ -110,7 +110,13 @@ def gated_rms_norm_fp8(
     Returns:
         The gated and normed rows in FP8.
     """
-    return rounded(_gated(x, gate, weight, eps, group_size).float())
+    return _rounded(_gated(x, gate, weight, eps, group_size), weight, group_size)
+
+
+def _rounded(y: Tensor, weight: Tensor, group_size: int) -> Quantized:
+    """A norm in e4m3; no value of a group exceeds the root of its size times its weight."""
+    most = weight.float().abs().max() * group_size**0.5
+    return scaled(y.float(), most.expand(*y.shape[:-1], 1).contiguous())
 
 
 def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -117,7 +117,9 @@ def test_in_fp8_it_stands_for_the_same_norm(backend: str, shape: tuple[int, ...]
     assert low.values.dtype == (E4M3 if backend == "torch" else torch.float32)
     close("sum", got=total, want=x + addition, tol=TOL.norm.f32)
     close("norm", got=low.dequantized(), want=want, tol=TOL.fp8.f32)
-    close("scale", got=low.scales, want=want.abs().amax(-1, keepdim=True) / 448, tol=1e-5)
+    most = weight.abs().max() * shape[-1] ** 0.5
+    close("scale", got=low.scales, want=(most / 448).expand(low.scales.shape), tol=1e-5)
+    assert float(low.values.float().abs().max()) <= 448.001
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,17 @@ def test_the_gated_norm_in_fp8(backend: str, rows: int, width: int, group_size: 
     got = gated_rms_norm_fp8(x, gate, weight, eps=1e-5, group_size=group_size, backend=backend)
     want = gated_rms_norm(x, gate, weight, eps=1e-5, group_size=group_size, backend="torch")
     close("norm", got=got.dequantized(), want=want, tol=TOL.fp8.f32)
-    close("scale", got=got.scales, want=want.abs().amax(-1, keepdim=True) / 448, tol=1e-5)
+    most = weight.abs().max() * group_size**0.5
+    close("scale", got=got.scales, want=(most / 448).expand(rows, 1), tol=1e-5)
+
+
+@torch.no_grad()
+def test_one_value_that_is_all_of_a_row_is_the_largest_number(backend: str) -> None:
+    x, weight = torch.zeros(2, 16), torch.ones(16)
+    x[0, 3], x[1] = -1e4, torch.randn(16)
+    _, low = add_rms_norm_fp8(x, None, weight, 1e-6, backend=backend)
+    assert abs(float(low.values.float()[0, 3]) + 448) < 0.01
+    close("others", got=low.dequantized()[1], want=rms_norm(x[1], weight, 1e-6), tol=TOL.fp8.f32)
 
 
 @torch.no_grad()
