@@ -12,6 +12,7 @@ from torch import Tensor
 from timeviper.model.decoder import Decoder
 from timeviper.model.slots import StepSlots, most_own, prefixes
 from timeviper.model.state import DecoderState
+from timeviper.ops.step import best_token
 
 # Own keys come in blocks, so that the next question finds room in the buffers of the last.
 _BLOCK = 256
@@ -164,7 +165,7 @@ class StepRunner:
 
     def _run(self) -> None:
         self._logits = self._decoder.step(self._tokens, self.slots)
-        self._best.copy_(finite_best(self._logits))
+        self._best.copy_(best_token(self._logits))
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         """Record one step without taking it."""
@@ -179,13 +180,6 @@ class StepRunner:
                 graph.capture_end()
         torch.cuda.current_stream(self.device).wait_stream(stream)
         return graph
-
-
-def finite_best(logits: Float[Tensor, "sequence vocab"]) -> Tensor:
-    """The best token of each row, -1 for a row with a score that is not finite."""
-    # A sum is finite where all its terms are, and costs one pass.
-    sums = logits.sum(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    return logits.argmax(-1).masked_fill(~sums.isfinite(), -1)
 
 
 def _roomy(slots: int) -> int:

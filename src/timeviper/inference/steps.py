@@ -11,13 +11,14 @@ from torch import Tensor
 
 from timeviper.core.errors import TimeviperError
 from timeviper.core.layout import SpanKind, TokenLayout
-from timeviper.inference.graphs import StepRunner, finite_best
+from timeviper.inference.graphs import StepRunner
 from timeviper.inference.opened import OpenAnswer
 from timeviper.inference.sampling import Chooser, choose
 from timeviper.model.decoder import Decoder, last_of_each
 from timeviper.model.state import AttentionMemory, DecoderState, MambaMemory, stack
 from timeviper.model.tokens import Tokens
 from timeviper.model.vlm import TimeViper
+from timeviper.ops.step import best_token
 
 # Fewer tokens than this are not worth buffers and a capture of their own.
 _WORTH_A_GRAPH = 8
@@ -88,7 +89,7 @@ class GraphSteps:
     def choose(self, choosers: Sequence[Chooser], *, last: bool) -> list[int]:
         """See `Steps`."""
         runner = self._runner
-        best = runner.best if self._first is None else finite_best(self._first)
+        best = runner.best if self._first is None else best_token(self._first)
         if not all(chooser.is_greedy for chooser in choosers):
             self._check(best.tolist())
             logits = runner.logits if self._first is None else self._first

@@ -12,7 +12,7 @@ from torch import Tensor
 from timeviper.model.keys import AttentionMemory, is_same
 from timeviper.model.state import DecoderState, MambaMemory, Memory
 from timeviper.ops.attention_parts import SharedKeys
-from timeviper.ops.step import StepWeights
+from timeviper.ops.step import StepWeights, write_slots
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +42,7 @@ class KeySlots:
         v: Float[Tensor, "sequence kv_head head_dim"],
     ) -> None:
         """Put the keys and values of the token at hand into their slots."""
-        row = torch.arange(len(k), device=k.device)
-        slot = self.lengths - 1
-        self.k[row, slot] = k.to(self.k.dtype)
-        self.v[row, slot] = v.to(self.v.dtype)
+        write_slots((self.k, self.v), k, v, slots=self.lengths)
 
 
 @dataclass(frozen=True, eq=False)

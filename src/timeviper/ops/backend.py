@@ -129,6 +129,16 @@ _TABLE = MappingProxyType(
             "one token a sequence in plain torch",
             kernels="timeviper.ops.step_triton:mamba_step",
         ),
+        "write_slots": _torch_or_triton(
+            step_torch.write_slots,
+            "two writes of plain torch",
+            kernels="timeviper.ops.pick_triton:write_slots",
+        ),
+        "best_token": _torch_or_triton(
+            step_torch.best_token,
+            "a sum and an argmax of plain torch",
+            kernels="timeviper.ops.pick_triton:best_token",
+        ),
         "attention": (
             Implementation(
                 name="cudnn",

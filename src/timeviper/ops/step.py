@@ -1,4 +1,4 @@
-"""One token of each sequence through the convolution and the scan, memories updated in place."""
+"""What a step of one token a sequence needs: scan and convolution, key slots, the best token."""
 
 import math
 
@@ -9,7 +9,7 @@ from timeviper.core.errors import LayoutError
 from timeviper.ops import backend as backends
 from timeviper.ops.step_torch import StepWeights
 
-__all__ = ["StepWeights", "mamba_step"]
+__all__ = ["StepWeights", "best_token", "mamba_step", "write_slots"]
 
 
 def mamba_step(  # noqa: PLR0913
@@ -68,3 +68,42 @@ def _check(xbc: Tensor, dt: Tensor, ring: Tensor, ssm: Tensor) -> None:
             got=f"{len(xbc)} tokens and a ring of {tuple(ring.shape)}",
             do="give every sequence its row",
         )
+
+
+def write_slots(
+    buffers: tuple[
+        Float[Tensor, "sequence capacity kv_head head_dim"],
+        Float[Tensor, "sequence capacity kv_head head_dim"],
+    ],
+    k: Float[Tensor, "sequence kv_head head_dim"],
+    v: Float[Tensor, "sequence kv_head head_dim"],
+    *,
+    slots: Int[Tensor, "sequence"],
+    backend: str | None = None,
+) -> None:
+    """Put the keys and values of one token a sequence into their buffers, in place.
+
+    Args:
+        buffers: of keys and of values.
+        k: new keys.
+        v: new values.
+        slots: on the device, one above the slot of each sequence: its length with the token.
+        backend: name of an implementation; None leaves the choice to the registry.
+    """
+    chosen = backends.choose("write_slots", backend, device_type=k.device.type)
+    chosen.run(buffers, k, v, slots=slots)
+
+
+def best_token(
+    logits: Float[Tensor, "sequence vocab"], *, backend: str | None = None
+) -> Int[Tensor, "sequence"]:
+    """The token of the highest score; of equal ones the lowest.
+
+    Args:
+        logits: scores of each sequence.
+        backend: name of an implementation; None leaves the choice to the registry.
+
+    Returns:
+        Tokens on the device, -1 for a sequence with a score that is not finite.
+    """
+    return backends.choose("best_token", backend, device_type=logits.device.type).run(logits)

@@ -74,3 +74,37 @@ def _convolve(xbc: Tensor, weights: StepWeights, ring: Tensor, place: Tensor) ->
     if weights.bias is not None:
         y = y + weights.bias.to(work)
     return F.silu(y).to(xbc.dtype)
+
+
+def write_slots(
+    buffers: tuple[
+        Float[Tensor, "sequence capacity kv_head head_dim"],
+        Float[Tensor, "sequence capacity kv_head head_dim"],
+    ],
+    k: Float[Tensor, "sequence kv_head head_dim"],
+    v: Float[Tensor, "sequence kv_head head_dim"],
+    *,
+    slots: Int[Tensor, "sequence"],
+) -> None:
+    """Write in plain torch; see `timeviper.ops.step.write_slots`.
+
+    Args:
+        buffers: of keys and of values.
+        k: new keys.
+        v: new values.
+        slots: one above the slot of each sequence.
+    """
+    row = torch.arange(len(k), device=k.device)
+    for buffer, new in zip(buffers, (k, v), strict=True):
+        buffer[row, slots - 1] = new.to(buffer.dtype)
+
+
+def best_token(logits: Float[Tensor, "sequence vocab"]) -> Int[Tensor, "sequence"]:
+    """Choose in plain torch; see `timeviper.ops.step.best_token`.
+
+    Args:
+        logits: scores of each sequence.
+    """
+    # A sum is finite where all its terms are, and costs one pass.
+    sums = logits.sum(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    return logits.argmax(-1).masked_fill(~sums.isfinite(), -1)

@@ -18,11 +18,13 @@ import json
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from timeviper.ops import few_rows_triton, step_triton
+from timeviper.ops import few_rows_triton, pick_triton, step_triton
 
 LOW, HIGH, WHOLE = "*bf16", "*fp32", "i32"
 TYPES = dict(x=LOW, weight=LOW, y=LOW, rows=WHOLE, channels=WHOLE, x_step=WHOLE, parts=HIGH,
              total=LOW, xbc=LOW, dt=LOW, filters=LOW, bias=LOW, decay_rates=HIGH, direct=LOW,
+             logits=LOW, best=HIGH, places="*i32", tokens="*i64", vocab=WHOLE, blocks=WHOLE,
+             keys=LOW, values=LOW, k=LOW, v=LOW, slots="*i64", row_step="i64", slot_step=WHOLE,
              dt_bias=LOW, ring=LOW, ssm=HIGH, place="*i64", xbc_step=WHOLE, dt_step=WHOLE)
 ALIGNED = {"x", "weight", "x_step", "ssm"}
 STEP = dict(HEADS=8, HEAD_DIM=80, SIZE=128, GROUPS=2, WIDTH=4, LOWEST=0.0,
@@ -51,6 +53,12 @@ for overlap in (True, False):
     check(few_rows_triton._settle_kernel,
           dict(PARTS=7, WIDTH=4480, EPS=1e-5, BLOCK=8192, OVERLAP=overlap),
           launch_pdl=overlap, num_warps=16)
+    for kernel, constants in (
+        (pick_triton._write_kernel, dict(SIZE=1024, BLOCK=1024)),
+        (pick_triton._best_of_block_kernel, dict(BLOCK=2048)),
+        (pick_triton._best_of_all_kernel, dict(BLOCKS=64)),
+    ):
+        check(kernel, constants | dict(OVERLAP=overlap), launch_pdl=overlap)
 """
 
 
@@ -65,8 +73,8 @@ def test_every_kernel_of_a_step_compiles_and_waits_once_where_it_overlaps(tmp_pa
     )
     assert run.returncode == 0, run.stderr[-3000:]
     built = [json.loads(line) for line in run.stdout.splitlines()]
-    assert len(built) == 10
+    assert len(built) == 16
     assert all("cubin" in kernel["stages"] for kernel in built)
-    assert [kernel["waits"] for kernel in built] == [1] * 5 + [0] * 5
+    assert [kernel["waits"] for kernel in built] == [1] * 8 + [0] * 8
     # Two programs of each share a multiprocessor's 228 KiB.
     assert max(kernel["shared"] for kernel in built) < 114 * 2**10
