@@ -31,7 +31,7 @@ from timeviper.model.vision.fp8 import quantize_tower_
 from timeviper.model.vision.tower import VisionTower
 from timeviper.model.vision.towers import build_tower
 from timeviper.ops import backend
-from timeviper.processing.image import ImageConfig, scale_frames
+from timeviper.processing.image import ImageConfig, prepare
 
 BATCHES = (64, 128, 256)
 PEER_BATCH = 128
@@ -80,13 +80,13 @@ def ours(config: VisionConfig, peer: nn.Module) -> VisionTower:
 
 
 def pictures(frames: int, side: int, device: str) -> Tensor:
-    """Frames with large shapes and noise, in bytes, channels last as a decoder gives them."""
+    """Frames with large shapes and noise, in bytes as a decoder gives them."""
     generator = torch.Generator().manual_seed(1)
     coarse = torch.rand(frames, 3, 12, 12, generator=generator).to(device)
     smooth = F.interpolate(coarse, (side, side), mode="bicubic")
     noise = torch.rand(smooth.shape, device=device)
     frames = (200 * smooth + 40 * noise).clamp(0, 255).to(torch.uint8)
-    return frames.contiguous(memory_format=torch.channels_last)
+    return frames.permute(0, 2, 3, 1).contiguous()
 
 
 class Bench:
@@ -106,7 +106,7 @@ class Bench:
         self.record: dict[str, Any] = {"speeds": {}, "features": {}}
         self.peer = peer_model(self.config, self.config.num_layers)
         exact = ours(self.config, self.peer)
-        frames = scale_frames(pictures(CHECKED, self.config.image_size, self.device), self.image)
+        frames = prepare(pictures(CHECKED, self.config.image_size, self.device), self.image)
         self.frames = frames
         whole = self.peer.to(self.device)
         self.want = whole(frames, output_hidden_states=True).hidden_states[-2]
@@ -163,7 +163,7 @@ class Bench:
                 raw = pictures(batch, self.config.image_size, self.device)
                 self.time(
                     f"{name}, {batch} frames, bytes to tokens",
-                    lambda: self.projector(tower(scale_frames(raw, self.image).bfloat16())),  # noqa: B023
+                    lambda: self.projector(tower(prepare(raw, self.image).bfloat16())),  # noqa: B023
                     batch,
                     self.used,
                 )
@@ -215,7 +215,7 @@ class Bench:
         raw = pictures(self.peer_batch, self.config.image_size, self.device)
         for name, tower in (("bfloat16", self.low), ("fp8", self.fp8)):
             with torch.profiler.profile() as found:
-                self.projector(tower(scale_frames(raw, self.image).bfloat16()))
+                self.projector(tower(prepare(raw, self.image).bfloat16()))
             events = sorted(found.key_averages(), key=lambda e: -e.self_device_time_total)
             total = sum(e.self_device_time_total for e in events)
             say(f"kernels of {name}: {total / 1e3:.1f} ms")
@@ -232,7 +232,7 @@ class Bench:
     def pixels(self, batch: int) -> Tensor:
         """Normalised frames in bfloat16."""
         raw = pictures(batch, self.config.image_size, self.device)
-        return scale_frames(raw, self.image).bfloat16()
+        return prepare(raw, self.image).bfloat16()
 
 
 @contextmanager
