@@ -15,6 +15,7 @@ from timeviper.core.layout import SpanKind
 from timeviper.model.attention import AttentionMixer
 from timeviper.model.block import Block
 from timeviper.model.config import TransferSite
+from timeviper.model.pile import Pile
 from timeviper.model.state import AttentionMemory, extend
 from timeviper.model.tokens import Tokens, on_device
 from timeviper.ops.attention import attention_weights
@@ -67,7 +68,7 @@ def whole_keep(tokens: Tokens, site: TransferSite) -> NDArray[np.bool_]:
 
 
 def attention_keep(
-    tokens: Tokens, site: TransferSite, block: Block, memory: AttentionMemory | None
+    tokens: Tokens | Pile, site: TransferSite, block: Block, memory: AttentionMemory | None
 ) -> NDArray[np.bool_]:
     """Keep the vision tokens that the last instruction token attends to most.
 
@@ -77,6 +78,8 @@ def attention_keep(
     Returns:
         Mask of shape (token,), true for every token that is not vision.
     """
+    pile = tokens if isinstance(tokens, Pile) else Pile.of([tokens])
+    tokens = pile.outline
     places = tokens.of_kind(SpanKind.VISION)
     mask = np.ones(len(tokens.kinds), dtype=bool)
     if len(places) == 0:
@@ -86,7 +89,7 @@ def attention_keep(
     ranked = np.flatnonzero(present)
     counts, starts = present[ranked], tokens.starts[ranked]
     keys = None if memory is None else memory.select(ranked.tolist())
-    scores = last_instruction_scores(tokens.only(ranked), block, keys)
+    scores = last_instruction_scores(pile.only(ranked), block, keys)
     kept = np.array([site.kept(n) for n in counts.tolist()], dtype=np.int64)
     row = np.repeat(np.arange(len(counts)), counts)
     slot = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -102,7 +105,7 @@ def attention_keep(
 
 @torch.no_grad()
 def last_instruction_scores(
-    tokens: Tokens, block: Block, memory: AttentionMemory | None
+    tokens: Tokens | Pile, block: Block, memory: AttentionMemory | None
 ) -> Float[Tensor, "sequence key"]:
     """Attention of each sequence's first instruction's last token to that call's tokens.
 
@@ -122,16 +125,18 @@ def last_instruction_scores(
     mixer = block.mixer
     if not isinstance(mixer, AttentionMixer):
         raise ConfigError(want="an attention layer", got="another mixer", do="move the site")
+    pile = tokens if isinstance(tokens, Pile) else Pile.of([tokens])
+    tokens, like = pile.outline, pile.parts[0].hidden
     asking = _asking(tokens)
-    positions = mixer.places(memory, tokens.lengths, tokens.hidden)
-    k = _keys(block, mixer, tokens.hidden, positions)
+    positions = mixer.places(memory, tokens.lengths, like)
+    k = _keys(block, mixer, pile, positions)
     before = (0,) * len(tokens.lengths) if memory is None else memory.lengths
     # A copy, so that ranking leaves the layer's own cache untouched.
     rows = None if memory is None else memory.select(range(len(before))).whole()
     keys = extend(rows, k, k, lengths=tokens.lengths)
-    index = on_device(tokens.starts + asking, tokens.hidden)
-    at = None if positions is None else positions[index]
-    q = mixer.queries(block.normed(tokens.hidden[index]), at).unsqueeze(1)
+    places = tokens.starts + asking
+    at = None if positions is None else positions[on_device(places, like)]
+    q = mixer.queries(block.normed(pile.take(places).hidden), at).unsqueeze(1)
     place = torch.tensor([[b + a] for b, a in zip(before, asking, strict=True)], device=q.device)
     weights = attention_weights(q, keys.k, positions=place, k_lengths=keys.lengths)
     scores = weights[:, 0].mean(1)
@@ -141,11 +146,12 @@ def last_instruction_scores(
 
 
 def _keys(
-    block: Block, mixer: AttentionMixer, hidden: Tensor, positions: Tensor | None
+    block: Block, mixer: AttentionMixer, pile: Pile, positions: Tensor | None
 ) -> Float[Tensor, "token kv_head head_dim"]:
     """Keys of all tokens, a part at a time: everything that waited comes at once."""
-    parts = hidden.split(_AT_ONCE)
-    places = [None] * len(parts) if positions is None else positions.split(_AT_ONCE)
+    parts = [some for part in pile.parts for some in part.hidden.split(_AT_ONCE)]
+    sizes = [len(part) for part in parts]
+    places = [None] * len(parts) if positions is None else positions.split(sizes)
     keys = [
         mixer.keys_values(block.normed(part), place)[0]
         for part, place in zip(parts, places, strict=True)

@@ -16,9 +16,13 @@ from timeviper.core.layout import SpanKind
 from timeviper.model.block import Block
 from timeviper.model.config import DecoderConfig, DropPolicy, TransferSite
 from timeviper.model.keep import attention_keep, stream_keep, whole_keep
+from timeviper.model.pile import Pile, put_by
 from timeviper.model.state import AttentionMemory, PendingTransfer, extend
-from timeviper.model.tokens import Tokens, join, on_device
+from timeviper.model.tokens import Tokens, on_device
 from timeviper.ops.attention import attention
+
+# Parts of a queue that are joined as they come: a camera brings them frame by frame.
+_PARKED_TOKENS = 4096
 
 
 class Transfer(nn.Module):
@@ -116,29 +120,27 @@ class SiteRunner:
         pending = pending or PendingTransfer(seen=(0,) * len(tokens.lengths))
         if self.site.policy == DropPolicy.UNIFORM_STREAM:
             keep = stream_keep(tokens, pending.seen, self.site.keep)
-        else:
-            tokens, pending = _wait(tokens, pending, more=more)
-            keep = self._choose(tokens, layer_memory)
-        return self._shorten(tokens, keep, pending)
+            return self._shorten(Pile.of([tokens]), keep, pending)
+        pile, pending = _wait(tokens, pending, more=more)
+        return self._shorten(pile, self._choose(pile, layer_memory), pending)
 
-    def _choose(self, tokens: Tokens, memory: AttentionMemory | None) -> NDArray[np.bool_]:
+    def _choose(self, pile: Pile, memory: AttentionMemory | None) -> NDArray[np.bool_]:
         if self.site.policy == DropPolicy.UNIFORM_WHOLE:
-            return whole_keep(tokens, self.site)
-        return attention_keep(tokens, self.site, self.block, memory)
+            return whole_keep(pile.outline, self.site)
+        return attention_keep(pile, self.site, self.block, memory)
 
     def _shorten(
-        self, tokens: Tokens, keep: NDArray[np.bool_], pending: PendingTransfer
+        self, pile: Pile, keep: NDArray[np.bool_], pending: PendingTransfer
     ) -> tuple[Tokens, PendingTransfer]:
-        vision = tokens.of_kind(SpanKind.VISION)
-        seen = tuple(np.add(pending.seen, tokens.counts(vision)).tolist())
+        vision = pile.outline.of_kind(SpanKind.VISION)
+        seen = tuple(np.add(pending.seen, pile.outline.counts(vision)).tolist())
         pending = replace(pending, seen=seen)
         if not keep.all() and self.transfer is not None:
-            dropped = tokens.take(np.flatnonzero(~keep))
-            memory = self.transfer.remember(
-                dropped.hidden, pending.dropped, lengths=dropped.lengths
-            )
+            memory = pending.dropped
+            for dropped in pile.pieces(np.flatnonzero(~keep)):
+                memory = self.transfer.remember(dropped.hidden, memory, lengths=dropped.lengths)
             pending = replace(pending, dropped=memory)
-        kept = tokens.take(np.flatnonzero(keep))
+        kept = pile.take(np.flatnonzero(keep))
         if self.transfer is not None and pending.dropped is not None:
             kept = _receive(kept, pending.dropped, self.transfer)
         return kept, pending
@@ -161,12 +163,14 @@ def _receive(tokens: Tokens, memory: AttentionMemory, transfer: Transfer) -> Tok
 
 def _wait(
     tokens: Tokens, pending: PendingTransfer, *, more: Sequence[bool]
-) -> tuple[Tokens, PendingTransfer]:
+) -> tuple[Pile, PendingTransfer]:
     """Let go what need not wait: text before a video, and sequences whose question is complete."""
     if _only_waits(tokens, pending):
-        parked = (*pending.parked, tokens) if len(tokens.kinds) else pending.parked
-        return tokens.take(np.array([], dtype=np.int64)), replace(pending, parked=parked)
-    whole = join([*pending.parked, tokens])
+        nothing = tokens.take(np.array([], dtype=np.int64))
+        parked = put_by(pending.parked, tokens, most=_PARKED_TOKENS)
+        return Pile.of([nothing]), replace(pending, parked=parked)
+    pile = Pile.of([*pending.parked, tokens])
+    whole = pile.outline
     go = np.ones(len(whole.kinds), dtype=bool)
     for row, (start, length) in enumerate(zip(whole.starts, whole.lengths, strict=True)):
         kinds = whole.kinds[start : start + length]
@@ -174,9 +178,9 @@ def _wait(
         if len(vision) and not _asked(kinds[vision[0] :], row, more=more[row]):
             go[start + vision[0] : start + length] = False
     if go.all():
-        return whole, replace(pending, parked=())
-    parked = whole.take(np.flatnonzero(~go))
-    return whole.take(np.flatnonzero(go)), replace(pending, parked=(parked,))
+        return pile, replace(pending, parked=())
+    parked = pile.take(np.flatnonzero(~go))
+    return Pile.of([pile.take(np.flatnonzero(go))]), replace(pending, parked=(parked,))
 
 
 def _only_waits(tokens: Tokens, pending: PendingTransfer) -> bool:

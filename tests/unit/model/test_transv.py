@@ -168,7 +168,11 @@ def test_an_answer_without_a_question_is_refused(policy: str, cut: bool) -> None
         pieces(decoder, x, layout, [[7, 5]] if cut else [])
 
 
-def test_parked_parts_are_never_copied_while_a_video_streams() -> None:
+def test_full_parked_parts_are_never_copied_while_a_video_streams(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Six tokens of a clip reach the second site: three clips make a part.
+    monkeypatch.setattr("timeviper.model.transv._PARKED_TOKENS", 18)
     decoder = toy("hybrid", [site(1, "uniform_stream"), site(4, "attention", 0.9)])
     clip = one(0, [(1, 4)] * 2, 0, 0)
     x = inputs_for(clip)
@@ -180,9 +184,10 @@ def test_parked_parts_are_never_copied_while_a_video_streams() -> None:
         pending = state.pending[1]
         assert pending is not None
         parts = [part.hidden.data_ptr() for part in pending.parked]
-        assert parts[: len(held)] == held
+        assert parts[: len(held) - 1] == held[:-1]
+        assert len(parts) - len(held) in (0, 1)
         held = parts
-    assert len(held) == 30
+    assert len(held) == 10
 
 
 def test_gradient_reaches_the_gate_first_and_the_module_when_it_opens() -> None:
