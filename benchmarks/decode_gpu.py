@@ -210,6 +210,21 @@ def opened(decoder: Decoder, state: DecoderState, which: Sequence[int], total: i
     return OpenAnswer(logits=decoder.logits(last_of_each(out)), state=after)
 
 
+class Clock:
+    """Seconds between laps, the device waited for."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Note the seconds since the last lap."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.laps[name], self._last = round(now - self._last, 4), now
+
+
 def written(steps: GraphSteps, count: int, tokens: int) -> list[list[int]]:
     """Greedy answers of so many tokens."""
     choosers = [Chooser(TokenPolicy()) for _ in range(count)]
@@ -244,9 +259,16 @@ def videos(decoder: Decoder, keys: int, tokens: int, count: int = 8) -> dict[str
     runners = Runners()
 
     def ask(which: Sequence[int]) -> list[list[int]]:
+        clock = Clock()
         prompts = [opened(decoder, states[n], [n], count) for n in which]
+        clock.lap("open")
         runner = runners.runner(decoder, prompts, most=tokens)
-        return written(GraphSteps(runner, prompts), len(which), tokens)
+        clock.lap("buffers")
+        answers = written(GraphSteps(runner, prompts), len(which), tokens)
+        clock.lap("write")
+        if len(which) > 1:
+            print("videos together", clock.laps, flush=True)
+        return answers
 
     def each() -> list[list[int]]:
         return [ask([number])[0] for number in range(count)]
