@@ -11,7 +11,7 @@ import torch
 from tests.tolerances import TOL, close
 from timeviper.model.config import VisionConfig
 from timeviper.model.vision.siglip import Siglip2Tower, patchify
-from timeviper.model.vision.tower import VisionTower, frames_at_once
+from timeviper.model.vision.tower import VisionTower
 from timeviper.model.vision.towers import TOWERS, build_tower
 
 SIGLIP = VisionConfig(
@@ -94,11 +94,3 @@ def test_positions_are_resized_to_the_frame_and_learn() -> None:
     grad = tower.embeddings.position_embedding.weight.grad
     assert grad is not None
     assert grad.any()
-
-
-def test_frames_at_once_fill_a_device_and_are_never_none() -> None:
-    so400m = replace(SIGLIP, image_size=384, patch_size=14)
-    assert frames_at_once(so400m, "cuda") == 128
-    assert frames_at_once(so400m, "cpu") == 1
-    assert frames_at_once(SIGLIP, "cpu") == 40
-    assert frames_at_once(replace(SIGLIP, image_size=4096, patch_size=2), "cuda") == 1
