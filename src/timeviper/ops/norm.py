@@ -137,7 +137,7 @@ def add_rms_norm_fp8(
     *,
     backend: str | None = None,
 ) -> tuple[Float[Tensor, "... width"], Quantized]:
-    """As `add_rms_norm`, the norm rounded once, from float32 to e4m3; scales as `gated_rms_norm_fp8`.
+    """As `add_rms_norm`, the norm rounded once to e4m3, scaled as in `gated_rms_norm_fp8`.
 
     Args:
         x: the residual stream, any dtype.

@@ -238,6 +238,5 @@ def _row_kernel(
             u = u * z * tl.sigmoid(z)
         u = u * tl.rsqrt(tl.sum(u * u, axis=0) / SIZE + EPS) * w
         if scales is not None:
-            if group == 0:
-                tl.store(scales + row, scale, mask=row < count)
+            tl.store(scales + row, scale, mask=(row < count) & (group == 0))
         tl.store(y + row * (GROUPS * SIZE) + c, u.to(y.dtype.element_ty), mask=mask)
