@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from timeviper.model.config import DecoderConfig
-from timeviper.model.linear import project_parts
+from timeviper.model.linear import Product, apply, project, project_parts
 from timeviper.model.mamba2 import ScaleNorm
 from timeviper.model.slots import KeySlots
 from timeviper.model.state import AttentionMemory, extend
@@ -100,8 +100,8 @@ class AttentionMixer(nn.Module):
     ) -> Float[Tensor, "part sequence hidden"]:
         """As `forward` with one token a sequence, the memory changed in place; parts to add up."""
         places = None if self.rope_theta is None else slots.places
-        q = self.queries(hidden, places)
-        slots.write(*self.keys_values(hidden, places))
+        q = self.queries(hidden, places, product=project)
+        slots.write(*self.keys_values(hidden, places, product=project))
         y = attention_step(q, slots.k, slots.v, k_lengths=slots.lengths, shared=slots.shared)
         return project_parts(self.o_proj, y.flatten(1))
 
@@ -114,18 +114,28 @@ class AttentionMixer(nn.Module):
         self,
         hidden: Float[Tensor, "token hidden"] | Quantized,
         places: Int[Tensor, " token"] | None,
+        *,
+        product: Product = apply,
     ) -> Float[Tensor, "token head head_dim"]:
-        """Queries as this layer computes them; `places` are positions within the layer."""
-        return self._finish(self.q_proj(hidden), self.q_norm, places)
+        """Queries as this layer computes them.
+
+        Args:
+            hidden: normalised hidden states.
+            places: positions within the layer, where it has positions.
+            product: how a projection is applied.
+        """
+        return self._finish(product(self.q_proj, hidden), self.q_norm, places)
 
     def keys_values(
         self,
         hidden: Float[Tensor, "token hidden"] | Quantized,
         places: Int[Tensor, " token"] | None,
+        *,
+        product: Product = apply,
     ) -> tuple[Float[Tensor, "token kv_head head_dim"], Float[Tensor, "token kv_head head_dim"]]:
-        """Keys and values as this layer computes them."""
-        k = self._finish(self.k_proj(hidden), self.k_norm, places)
-        return k, self.v_proj(hidden).unflatten(-1, (-1, self.head_dim))
+        """Keys and values as this layer computes them; arguments as for `queries`."""
+        k = self._finish(product(self.k_proj, hidden), self.k_norm, places)
+        return k, product(self.v_proj, hidden).unflatten(-1, (-1, self.head_dim))
 
     def places(
         self, memory: AttentionMemory | None, lengths: Sequence[int], like: Operand

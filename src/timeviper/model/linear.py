@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import final
 
 import torch
@@ -55,6 +55,15 @@ class Fp8Linear(nn.Module):
 
 
 Projection = nn.Linear | Fp8Linear
+
+
+# How a linear layer is applied to what it reads.
+Product = Callable[[nn.Module, Operand], Tensor]
+
+
+def apply(layer: nn.Module, x: Operand) -> Float[Tensor, "... out"]:
+    """The layer as it is called everywhere but in steps."""
+    return layer(x)
 
 
 def project(layer: nn.Module, x: Operand, *, relu2: bool = False) -> Float[Tensor, "row out"]:

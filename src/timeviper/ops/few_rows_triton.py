@@ -25,8 +25,8 @@ from timeviper.ops.triton_probe import is_interpreted, overlaps
 _FEWEST_ROWS, _MOST_ROWS = 16, 64
 # Programs that fill the largest devices about twice; outputs below this need parts for that.
 _PROGRAMS, _MANY_OUTPUTS, _MOST_PARTS = 264, 12288, 16
-# Fewer outputs than this are left to torch.
-_FEW_OUTPUTS = 2048
+# Fewer outputs than this need narrow programs; still fewer are left to torch.
+_FEW_OUTPUTS, _FEWEST_OUTPUTS = 4096, 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,8 @@ def cut_of(outputs: int, width: int, *, parts: bool) -> Cut:
     """
     if outputs >= _MANY_OUTPUTS:
         return Cut(channels=64, width=128, stages=4)
+    if not parts and outputs < _FEW_OUTPUTS:
+        return Cut(channels=16, width=256, stages=5)
     if not parts:
         return Cut(channels=32, width=128, stages=5)
     cut = Cut(channels=128, width=64, stages=4)
@@ -75,7 +77,7 @@ def few_rows(
         weight: of a linear layer.
         relu2: square what is positive, zero what is not.
     """
-    if not _takes(x, weight) or len(weight) < _FEW_OUTPUTS:
+    if not _takes(x, weight) or len(weight) < _FEWEST_OUTPUTS:
         return few_rows_torch.few_rows(x, weight, relu2=relu2)
     y = x.new_empty(len(x), len(weight))
     _launch(x, weight, y, cut_of(len(weight), x.shape[1], parts=False), relu2=relu2)

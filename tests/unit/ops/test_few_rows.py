@@ -23,12 +23,13 @@ BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]
 def _any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny weights take the paths of large ones."""
     if importlib.util.find_spec("triton") is not None:
-        monkeypatch.setattr("timeviper.ops.few_rows_triton._FEW_OUTPUTS", 1)
+        monkeypatch.setattr("timeviper.ops.few_rows_triton._FEWEST_OUTPUTS", 1)
+        monkeypatch.setattr("timeviper.ops.few_rows_triton._FEW_OUTPUTS", 30)
         monkeypatch.setattr("timeviper.ops.few_rows_triton._MANY_OUTPUTS", 150)
 
 
 @pytest.mark.parametrize("relu2", [False, True])
-@pytest.mark.parametrize("outputs", [40, 200])
+@pytest.mark.parametrize("outputs", [20, 40, 200])
 @pytest.mark.parametrize("rows", [1, 3, 17])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_piece(
