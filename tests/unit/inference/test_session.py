@@ -86,7 +86,10 @@ def test_a_session_is_full_at_max_frames_and_stays_usable() -> None:
 def test_what_would_not_fit_is_refused_before_it_is_read() -> None:
     weights = sum(p.nbytes for p in ENGINE.model.parameters())
     small = Engine(
-        ENGINE.model, ENGINE.processor, clip_frames=4, limits=Limits(bytes=weights + 2_000_000)
+        ENGINE.model,
+        ENGINE.processor,
+        clip_frames=4,
+        limits=Limits(bytes=weights + 2_000_000, degrade=False),
     )
     session = small.session(SHORT)
     session.append(noise(40))

@@ -135,9 +135,9 @@ def test_a_camera_is_followed_as_it_plays() -> None:
 def test_a_camera_that_is_gone_does_not_hold_up_the_end() -> None:
     session = ENGINE.session(AskOptions(fps=5.0))
     with camera() as one:
-        threading.Timer(1.3, one.go).start()
+        threading.Timer(0.5, one.go).start()
         began = time.monotonic()
-        _followed(session, one.address, fps=5.0, most_seconds=1.5)
+        _followed(session, one.address, fps=5.0, most_seconds=0.7)
         assert time.monotonic() - began < 10
 
 
