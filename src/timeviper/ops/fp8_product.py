@@ -81,18 +81,19 @@ def add_product(
 
 def add_product_norm(
     stream: Float[Tensor, "... width"],
-    product: Product | None,
+    update: Product | Float[Tensor, "... width"] | None,
     weight: Float[Tensor, "width"],
     bias: Float[Tensor, "width"],
     *,
     eps: float,
     backend: str | None = None,
 ) -> tuple[Float[Tensor, "... width"], Quantized]:
-    """Finish a product, add it to the stream, norm the sum and round the norm's rows to e4m3.
+    """Add an update to the stream, norm the sum and round the norm's rows to e4m3.
 
     Args:
         stream: vectors along the last axis.
-        product: what is added; None where nothing was added yet.
+        update: what is added: a product to be finished, plain numbers, or None where nothing was
+            added yet.
         weight: the norm's factors, one a channel.
         bias: the norm's bias, one number a channel.
         eps: added to the variance.
@@ -104,6 +105,6 @@ def add_product_norm(
     Raises:
         ConfigError: a gradient is wanted, or an unknown backend.
     """
-    refuse_gradients(stream, *(product or ()))
+    refuse_gradients(stream, *(update if isinstance(update, Product) else (update,)))
     chosen = backends.choose("add_product_norm", backend, device_type=stream.device.type)
-    return chosen.run(stream, product, weight, bias, eps)
+    return chosen.run(stream, update, weight, bias, eps)

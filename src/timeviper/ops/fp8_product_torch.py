@@ -73,13 +73,13 @@ def add_product(stream: Tensor, product: Product) -> Tensor:
 
 
 def add_product_norm(
-    stream: Tensor, product: Product | None, weight: Tensor, bias: Tensor, eps: float
+    stream: Tensor, update: Product | Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Quantized]:
-    """Finish, add, norm and round; see `timeviper.ops.fp8_product.add_product_norm`.
+    """Add, norm and round; see `timeviper.ops.fp8_product.add_product_norm`.
 
     Args:
         stream: vectors along the last axis.
-        product: rows before their scales, or None.
+        update: a product to be finished, plain numbers, or None.
         weight: the norm's factors.
         bias: the norm's bias.
         eps: added to the variance.
@@ -87,7 +87,10 @@ def add_product_norm(
     Returns:
         The sum and its norm in FP8.
     """
-    stream = stream if product is None else add_product(stream, product)
+    if isinstance(update, Product):
+        stream = add_product(stream, update)
+    elif update is not None:
+        stream = stream + update
     shape = (stream.shape[-1],)
     normed = F.layer_norm(stream.float(), shape, weight.float(), bias.float(), eps)
     return stream, rounded(normed)

@@ -76,13 +76,13 @@ def add_product(stream: Tensor, product: Product) -> Tensor:
 
 
 def add_product_norm(
-    stream: Tensor, product: Product | None, weight: Tensor, bias: Tensor, eps: float
+    stream: Tensor, update: Product | Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Quantized]:
     """All in one pass; see `timeviper.ops.fp8_product.add_product_norm`.
 
     Args:
         stream: vectors along the last axis.
-        product: rows before their scales, or None.
+        update: a product to be finished, plain numbers, or None.
         weight: the norm's factors.
         bias: the norm's bias.
         eps: added to the variance.
@@ -91,9 +91,9 @@ def add_product_norm(
         The sum and its norm in FP8.
     """
     stream = stream.contiguous()
-    total = stream if product is None else torch.empty_like(stream)
+    total = stream if update is None else torch.empty_like(stream)
     out = _quantized_like(stream)
-    _launch_norm(stream, product, total, (weight.contiguous(), bias.contiguous(), eps, out))
+    _launch_norm(stream, update, total, (weight.contiguous(), bias.contiguous(), eps, out))
     return total, out
 
 
@@ -105,7 +105,7 @@ def _quantized_like(x: Tensor) -> Quantized:
 
 def _launch_norm(
     stream: Tensor,
-    product: Product | None,
+    update: Product | Tensor | None,
     total: Tensor,
     norm: tuple[Tensor, Tensor, float, Quantized] | None,
 ) -> None:
@@ -114,7 +114,7 @@ def _launch_norm(
     width = stream.shape[-1]
     head, tail = halves(width)
     count = stream.numel() // max(1, width)
-    sums, scales, bias = (None, None, None) if product is None else product
+    sums, scales, bias = update if isinstance(update, Product) else (update, None, None)
     factors, offsets, eps, out = (None, None, 0.0, None) if norm is None else norm
     if stream.numel():
         with torch.cuda.device_of(stream):
@@ -125,7 +125,7 @@ def _launch_norm(
                 None if bias is None else bias.contiguous(),
                 factors,
                 offsets,
-                None if product is None else total,
+                None if update is None else total,
                 None if out is None else out.values,
                 None if out is None else out.scales,
                 count,
@@ -226,7 +226,7 @@ def _activation_kernel(
 @no_type_check
 @triton.jit
 def _total(stream, sums, scale, bias, total, places, inside):
-    """The stream with its product, stored, and as it was rounded."""
+    """The stream with its update, finished if it is a product, stored, and as it was rounded."""
     x = tl.load(stream + places, mask=inside, other=0.0).to(tl.float32)
     if sums is not None:
         u = tl.load(sums + places, mask=inside, other=0.0).to(tl.float32)
@@ -266,8 +266,8 @@ def _norm_kernel(
         inside_b = alive[:, None] & (rest < SIZE)[None, :]
         places_a = rows[:, None] * SIZE + first[None, :]
         places_b = rows[:, None] * SIZE + rest[None, :]
-        scale, bias_a, bias_b = 0.0, 0.0, 0.0
-        if sums is not None:
+        scale, bias_a, bias_b = 1.0, 0.0, 0.0
+        if row_scales is not None:
             scale = tl.load(row_scales + rows, mask=alive, other=0.0)[:, None]
             bias_a, bias_b = _channel(bias, first, SIZE), _channel(bias, rest, SIZE)
         a = _total(stream, sums, scale, bias_a, total, places_a, inside_a)

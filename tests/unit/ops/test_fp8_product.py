@@ -69,16 +69,18 @@ def test_finish_activate_and_round(
 
 
 @pytest.mark.parametrize("shape", [(1, 16), (19, 24), (2, 3, 33), (6, 1152)], ids=str)
-@pytest.mark.parametrize("first", [False, True])
-def test_finish_add_norm_and_round(kernel: str, shape: tuple[int, ...], first: bool) -> None:
-    stream, product = torch.randn(shape), None if first else _product(*shape)
+@pytest.mark.parametrize("kind", ["product", "numbers", "none"])
+def test_add_norm_and_round(kernel: str, shape: tuple[int, ...], kind: str) -> None:
+    stream, product = torch.randn(shape), _product(*shape)
+    numbers = product.finished()
+    update = {"product": product, "numbers": numbers, "none": None}[kind]
     weight, bias = torch.randn(shape[-1]), torch.randn(shape[-1])
-    total, normed = add_product_norm(stream, product, weight, bias, eps=1e-6, backend=kernel)
-    want = stream.double() if product is None else stream.double() + _exact(product)
+    total, normed = add_product_norm(stream, update, weight, bias, eps=1e-6, backend=kernel)
+    want = stream.double() if update is None else stream.double() + _exact(product)
     close("sum", got=total, want=want, tol=TOL.norm.f32)
     wanted = F.layer_norm(want, (shape[-1],), weight.double(), bias.double(), 1e-6)
     _close_rows("norm", got=normed, want=wanted)
-    if product is not None:
+    if update is product:
         close("sum alone", got=add_product(stream, product, backend=kernel), want=total, tol=1e-6)
 
 

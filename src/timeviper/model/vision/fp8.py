@@ -1,7 +1,8 @@
 """A SigLIP layer with FP8 products, for inference; made from a layer with trained weights.
 
-Rows are rounded to e4m3 by the passes that write them, each row by its own scale: norms, the GELU,
-and one pass after attention, whose own products stay in bfloat16.
+Rows are rounded to e4m3 by the passes that write them, each row by its own scale: the norms and the
+GELU. Attention and the product after it stay in bfloat16: a pass that rounds what attention writes
+would take longer than that product gains.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Fp8Product(nn.Module):
 
 @final
 class Fp8Layer(nn.Module):
-    """What a `SiglipLayer` does, its four products in FP8; see there for the two streams."""
+    """What a `SiglipLayer` does, with FP8 before attention and in the MLP; see there."""
 
     def __init__(self, layer: SiglipLayer) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class Fp8Layer(nn.Module):
         packed = quantize(weight.detach())
         self.values, self.scales = nn.Buffer(packed.values), nn.Buffer(packed.scales)
         self.bias = nn.Buffer(bias.detach())
-        self.out_proj = Fp8Product(layer.self_attn.out_proj)
+        self.out_proj = layer.self_attn.out_proj
         self.fc1, self.fc2 = Fp8Product(layer.mlp.fc1), Fp8Product(layer.mlp.fc2)
 
     def forward(
@@ -57,8 +58,7 @@ class Fp8Layer(nn.Module):
         """Run the layer; the update waits as an unfinished product."""
         stream, normed = self.add_norm(stream, update, self.layer_norm1)
         attended = patch_attention(self.project(normed), self.num_heads)
-        added = self.out_proj(quantize(attended))
-        stream, normed = self.add_norm(stream, added, self.layer_norm2)
+        stream, normed = self.add_norm(stream, self.out_proj(attended), self.layer_norm2)
         inner = quantize_product(self.fc1(normed), activation="gelu_tanh")
         return stream, self.fc2(inner)
 
@@ -70,7 +70,7 @@ class Fp8Layer(nn.Module):
     def add_norm(
         self,
         stream: Float[Tensor, "frame patch width"],
-        update: Product | None,
+        update: Product | Float[Tensor, "frame patch width"] | None,
         norm: nn.LayerNorm,
     ) -> tuple[Float[Tensor, "frame patch width"], Quantized]:
         """The stream with its update, and the norm of that in FP8."""
