@@ -291,14 +291,17 @@ def kernels(run: Callable[[], object], most: int = 12) -> list[tuple[str, float]
     return sorted(((n, t) for n, t in rows if t > 0), key=lambda row: -row[1])[:most]
 
 
-def last_hidden(decoder: Decoder, tokens: int) -> Tensor:
-    """Hidden states after the final norm, of the same random tokens in any precision."""
+def last_hidden(decoder: Decoder, tokens: int, *, part: int | None = None) -> Tensor:
+    """Hidden states after the final norm, of the same random tokens in any precision and cut."""
     generator = torch.Generator(place()).manual_seed(5)
     shape = tokens, decoder.config.hidden_size
     x = torch.randn(shape, generator=generator, device=place(), dtype=LOW)
-    layout = TokenLayout.pack([TokenLayout.of((SpanKind.VISION, tokens))])
-    like = decoder.embed_tokens.weight.dtype
-    return decoder.run(Tokens.of(x.to(like), layout), more=True)[0].hidden.cpu()
+    found, state = list[Tensor](), None
+    for piece in x.to(decoder.embed_tokens.weight.dtype).split(part or tokens):
+        layout = TokenLayout.pack([TokenLayout.of((SpanKind.VISION, len(piece)))])
+        out, state = decoder.run(Tokens.of(piece, layout), state, more=True)
+        found.append(out.hidden.cpu())
+    return torch.cat(found)
 
 
 def blocks_error(decoder: Decoder, rounded: Decoder, tokens: int) -> dict[str, float]:
@@ -327,6 +330,7 @@ def model(name: str, tokens: int, *, past: int, short: int) -> dict[str, Any]:
     """The whole decoder in bfloat16, float32 and FP8, one after the other."""
     decoder = random_decoder(name, device=place())
     hidden = {"bf16": last_hidden(decoder, short)}
+    hidden["bf16 cut"] = last_hidden(decoder, short, part=short // 4 + 3)
     record: dict[str, Any] = {"bf16": {"blocks": blocks(decoder, tokens, past)}}
     record["bf16"] |= sustained(decoder, tokens)
     print(record["bf16"].get("products_of_163840_tokens_s"), flush=True)
@@ -339,12 +343,12 @@ def model(name: str, tokens: int, *, past: int, short: int) -> dict[str, Any]:
     decoder.to(LOW)
     quantize_(decoder.layers)
     hidden["fp8"] = last_hidden(decoder, short)
+    hidden["fp8 cut"] = last_hidden(decoder, short, part=short // 4 + 3)
     record["fp8"] = {"blocks": blocks(decoder, tokens, past)} | sustained(decoder, tokens)
     print(record["fp8"].get("products_of_163840_tokens_s"), flush=True)
-    errors = {
-        f"{a}_to_{b}": distance(hidden[a], hidden[b])
-        for a, b in (("bf16", "float32"), ("fp8", "float32"), ("fp8", "bf16"))
-    }
+    pairs = ("bf16", "float32"), ("fp8", "float32"), ("fp8", "bf16")
+    cuts = ("bf16 cut", "bf16"), ("fp8 cut", "fp8")
+    errors = {f"{a} to {b}": distance(hidden[a], hidden[b]) for a, b in (*pairs, *cuts)}
     before = nn.ModuleList(kept.get(i, nn.Identity()) for i in range(len(decoder.layers)))
     few._modules = {**few._modules, "layers": before}
     record["last_hidden_error"], record["tokens"] = errors, short
