@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from timeviper.inference.engine import Answer, AskOptions, Engine, Watch
+    from timeviper.inference.session import Session
     from timeviper.inference.state_file import load_state, save_state
     from timeviper.inference.store import Store
     from timeviper.weights.loader import load_decoder
@@ -22,6 +23,7 @@ __all__ = [
     "Answer",
     "AskOptions",
     "Engine",
+    "Session",
     "Store",
     "Watch",
     "__version__",
@@ -34,6 +36,7 @@ _HOMES = {
     "Answer": "timeviper.inference.engine",
     "AskOptions": "timeviper.inference.engine",
     "Engine": "timeviper.inference.engine",
+    "Session": "timeviper.inference.session",
     "Store": "timeviper.inference.store",
     "Watch": "timeviper.inference.engine",
     "load_decoder": "timeviper.weights.loader",

@@ -175,7 +175,7 @@ class Session:
     @property
     def clip_frames(self) -> int:
         """Frames that are best appended together."""
-        return self._engine.encoder.clip_frames
+        return self._engine.encoder.chunks.chunk_frames
 
     @property
     def room(self) -> int | None:
