@@ -20,7 +20,7 @@ from timeviper.ops.product import Product
 from timeviper.ops.triton_probe import is_interpreted
 
 # Of a norm's program: rows held at once, walks, warps. Of an activation's: one row is wide enough.
-_NORM, _ACTIVATION = (4, 1, 4), (1, 4, 4)
+_NORM, _ACTIVATION = (4, 1, 4), (1, 1, 4)
 
 
 def quantize_product(product: Product, activation: Activation) -> Quantized:

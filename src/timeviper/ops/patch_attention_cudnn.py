@@ -12,6 +12,8 @@ from timeviper.ops.triton_probe import Probe
 _HALF = (torch.float16, torch.bfloat16)
 # Before Hopper cuDNN's kernels are no faster than FlashAttention.
 _OLDEST_CAPABILITY = (9, 0)
+# Heads that its kernels take.
+_MULTIPLE, _WIDEST_HEAD = 8, 128
 
 
 def probe_cudnn(device_type: str) -> Probe:
@@ -24,7 +26,7 @@ def probe_cudnn(device_type: str) -> Probe:
     found = ".".join(map(str, capability))
     if capability < _OLDEST_CAPABILITY:
         return Probe(available=False, why=f"compute capability {found} is older than 9.0")
-    why = f"cuDNN {torch.backends.cudnn.version()} (SDPA for float32 and under gradients)"
+    why = f"cuDNN {torch.backends.cudnn.version()} (SDPA for float32, odd heads and gradients)"
     return Probe(available=True, why=why)
 
 
@@ -36,8 +38,7 @@ def patch_attention(qkv: Tensor, heads: int) -> Tensor:
     if qkv.dtype not in _HALF or (torch.is_grad_enabled() and qkv.requires_grad):
         return patch_attention_torch.patch_attention(qkv, heads)
     q, k, v = by_head(qkv, heads)
-    shape = torch.backends.cuda.SDPAParams(q, k, v, None, 0.0, False, False)
-    if not torch.backends.cuda.can_use_cudnn_attention(shape):
+    if q.shape[-1] % _MULTIPLE or q.shape[-1] > _WIDEST_HEAD or not q.numel():
         return patch_attention_torch.patch_attention(qkv, heads)
     # Straight to the op: SDPA would choose by a priority that is set for the whole process.
     out = torch.ops.aten._scaled_dot_product_cudnn_attention(
