@@ -64,7 +64,7 @@ def attention(
         before = further(
             None, q, shared.k[front], shared.v[front], causal=False, scale=scale, last=False
         )
-    if len(q_lengths) == 1 or min(q_lengths) >= attention_pieces.CUDNN_QUERIES[-1]:
+    if attention_pieces.alone(q_lengths, k_lengths):
         return _each(before, q, k, v, **call)
     if not max(k_lengths):
         return torch.zeros_like(q) if before is None else before.out.to(q.dtype)
@@ -163,6 +163,8 @@ def _each(
     for s, (queries, keys) in enumerate(zip(q_lengths, k_lengths, strict=True)):
         here = slice(first, first + queries)
         first += queries
+        if not queries:
+            continue
         seen = None if before is None else Part(before.out[here], before.lse[here])
         own = (k[s, :keys], v[s, :keys])
         outs.append(further(seen, q[here], *own, causal=causal, scale=scale, last=True).out)

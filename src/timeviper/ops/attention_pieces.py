@@ -3,6 +3,7 @@
 The sizes are measured: `benchmarks/attention_gpu.py`, figures in `benchmarks/results`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,9 @@ CUDNN_KEYS = (32_768, 8_192)
 # Up to so many queries behind so many keys the keys are split over programs: elsewhere a few
 # tiles of queries would leave most of the device idle.
 SPLIT_QUERIES, SPLIT_KEYS = 160, 2_048
+# Behind so many keys on average a few launches a sequence take less than FlashAttention's packed
+# rows, whose programs each walk all keys of a sequence for a part of a tile.
+ALONE_KEYS = 16_384
 # cuDNN's kernels for older devices are no faster than FlashAttention.
 _OLDEST_CAPABILITY = (9, 0)
 
@@ -85,6 +89,22 @@ def stretches(queries: int, keys: int, *, causal: bool) -> list[Stretch]:
         found.append(Stretch(first=first, end=first + size, pieces=_pieces(size, before, own)))
         first += size
     return found
+
+
+def alone(q_lengths: Sequence[int], k_lengths: Sequence[int]) -> bool:
+    """Whether sequences run one after another instead of packed in one call.
+
+    Args:
+        q_lengths: queries of each sequence.
+        k_lengths: keys of each sequence.
+
+    Returns:
+        True for one sequence, for chunks that cuDNN takes, and for few queries behind many keys.
+    """
+    if len(q_lengths) == 1 or min(q_lengths) >= CUDNN_QUERIES[-1]:
+        return True
+    long = sum(k_lengths) >= ALONE_KEYS * len(k_lengths)
+    return long and max(q_lengths) <= SPLIT_QUERIES
 
 
 def probe_pieces(device_type: str) -> Probe:

@@ -29,6 +29,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> CALLS:
     monkeypatch.setattr(attention_pieces, "CUDNN_KEYS", (32, 16))
     monkeypatch.setattr(attention_pieces, "SPLIT_QUERIES", 2)
     monkeypatch.setattr(attention_pieces, "SPLIT_KEYS", 6)
+    monkeypatch.setattr(attention_pieces, "ALONE_KEYS", 30)
     monkeypatch.setattr(room, "_HALF", (torch.float64,))
 
     def plain(name: str) -> Any:
@@ -73,6 +74,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> CALLS:
         ([20, 9], [90, 60]),
         ([3, 0, 5], [50, 2, 5]),
         ([1, 1], [50, 3]),
+        ([2, 0, 1], [50, 3, 60]),
         ([2, 3], [2, 3]),
     ],
     ids=str,
@@ -103,6 +105,13 @@ def test_which_kernels_take_what(calls: CALLS) -> None:
     assert taken([16], [51]) == [("cudnn", 16, 32), ("flash", 16, 3), ("cudnn", 16, 16)]
     assert taken([2], [40]) == [("split", 2, 38), ("flash", 2, 2)]
     assert taken([1, 1, 1], [4, 5, 6]) == [("step", 3, 15)]
+    assert taken([2, 1], [40, 30]) == [
+        ("split", 2, 38),
+        ("flash", 2, 2),
+        ("split", 1, 29),
+        ("flash", 1, 1),
+    ]
+    assert taken([2, 1], [5, 4]) == [("packed", 3, 9)]
     assert taken([3, 5], [9, 40]) == [("packed", 8, 49)]
     assert {name for name, *_ in taken([8, 4], [30, 40])} == {"cudnn", "flash"}
 

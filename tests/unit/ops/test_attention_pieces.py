@@ -97,3 +97,20 @@ def test_a_machine_without_the_kernels_says_why() -> None:
 def test_doctor_hears_the_thresholds() -> None:
     for number in ("161 queries", "8,192 keys", "2,048"):
         assert number in room.told()
+
+
+@pytest.mark.parametrize(
+    ("q_lengths", "k_lengths", "alone"),
+    [
+        ([5], [9], True),
+        ([400, 500], [400, 500], True),
+        ([400, 5], [400, 500], False),
+        ([20, 0, 30], [40_000, 9, 30_000], True),
+        ([20, 30], [900, 1_000], False),
+        ([20, 300], [40_000, 30_000], False),
+    ],
+)
+def test_which_sequences_run_one_after_another(
+    q_lengths: list[int], k_lengths: list[int], alone: bool
+) -> None:
+    assert room.alone(q_lengths, k_lengths) is alone
