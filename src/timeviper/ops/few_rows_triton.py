@@ -21,8 +21,9 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from timeviper.ops import few_rows_torch
 from timeviper.ops.triton_probe import is_interpreted, overlaps
 
-# Rows of the narrowest tile that the matrix unit takes from here, and of the widest one tried.
-_FEWEST_ROWS, _MOST_ROWS = 16, 64
+# Rows of the narrowest tile that the matrix unit takes from here; torch's products, as fast where
+# there are more rows, take the rest.
+_FEWEST_ROWS, _MOST_ROWS = 16, 16
 # Programs that fill the largest devices about twice; outputs below this need parts for that.
 _PROGRAMS, _MANY_OUTPUTS, _MOST_PARTS = 264, 12288, 16
 # Fewer outputs than this need narrow programs; still fewer are left to torch.
