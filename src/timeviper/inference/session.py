@@ -345,12 +345,15 @@ class Session:
         frames = self.frames + len(moments)
         if frames <= self._admitted or not len(moments):
             return self._reader, ()
+        # What the points to go back to will take is not there for the video.
+        to_come = self._most - len(self._snapshots)
+        held = self.encoded.nbytes - to_come * self._snapshots[-1].nbytes
         # For many more at once while they fit as they are: a camera's frames come one by one.
         for ahead in (frames, frames // 16, 0):
             later = moments[-1] + np.arange(1, ahead + 1) / self._fps
             times = np.concatenate([self.encoded.times, moments, later])
             try:
-                reader, said = self._engine.gate.admit(self._plan, times, held=self.encoded.nbytes)
+                reader, said = self._engine.gate.admit(self._plan, times, held=held)
             except CapacityError:
                 if not ahead:
                     raise
