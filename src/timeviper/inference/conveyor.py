@@ -63,7 +63,7 @@ class _Slot:
     def __init__(
         self, shape: tuple[int, ...], device: torch.device, stream: torch.cuda.Stream | None
     ) -> None:
-        self._stream = stream
+        self._stream, self._device = stream, device
         # The hardware copies on its own only from memory that cannot be swapped out.
         self.here = torch.empty(shape, dtype=torch.uint8, pin_memory=stream is not None)
         self._there = self.here if stream is None else self.here.to(device)
@@ -82,18 +82,18 @@ class _Slot:
         self._stream.wait_event(self._used)
         with torch.cuda.stream(self._stream):
             self._there[:count].copy_(self.here[:count], non_blocking=True)
-            self._copied.record()
+            self._copied.record(self._stream)
 
     def arrived(self, count: int) -> Tensor:
         """The frames; work of the current stream that follows waits for them."""
         if self._copied is not None:
-            torch.cuda.current_stream().wait_event(self._copied)
+            torch.cuda.current_stream(self._device).wait_event(self._copied)
         return self._there[:count]
 
     def release(self) -> None:
         """Work that was given to the current stream so far is the last that reads the frames."""
         if self._used is not None:
-            self._used.record()
+            self._used.record(torch.cuda.current_stream(self._device))
 
 
 @final
@@ -123,11 +123,10 @@ class Conveyor:
     ) -> None:
         self._clips, self._squares, self._chain = clips, squares, chain
         self._batch = batch_frames
-        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        shape = (batch_frames, side, side, 3)
+        self._shape, self._device = (batch_frames, side, side, 3), device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._free: SimpleQueue[_Slot | None] = SimpleQueue()
         self._sent: SimpleQueue[_Load | BaseException | None] = SimpleQueue()
-        self._make = lambda: _Slot(shape, device, stream)
         self._stopped = threading.Event()
 
     def batches(self) -> Generator[Batch, None, None]:
@@ -136,8 +135,10 @@ class Conveyor:
         Raises:
             Exception: whatever taking a clip or preparing it failed with, after what came before.
         """
-        for _ in range(SLOTS):
-            self._free.put(self._make())
+        # Plain tensors, whatever mode the caller is in: another thread writes to them.
+        with torch.inference_mode(mode=False):
+            for _ in range(SLOTS):
+                self._free.put(_Slot(self._shape, self._device, self._stream))
         # A daemon: an abandoned generator must not keep the interpreter from ending.
         thread = threading.Thread(target=self._work, name="timeviper-conveyor", daemon=True)
         thread.start()
@@ -157,6 +158,9 @@ class Conveyor:
             self._stopped.set()
             self._free.put(None)
             thread.join()
+            if self._stream is not None:
+                # A copy that nobody waits for must not outlive the memory that it writes to.
+                self._stream.synchronize()
 
     def _work(self) -> None:
         try:

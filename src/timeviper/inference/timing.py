@@ -94,7 +94,7 @@ class Pacer:
 
     def __init__(self, device: torch.device) -> None:
         self._stages = Stopwatch(torch.device("cpu"))
-        self._is_cuda = device.type == "cuda"
+        self._device, self._is_cuda = device, device.type == "cuda"
         self._began, self._ended = time.perf_counter(), time.perf_counter()
         self._marks: deque[tuple[StageName, torch.cuda.Event, torch.cuda.Event]] = deque()
         self._seconds: dict[StageName, float] = {}
@@ -108,11 +108,11 @@ class Pacer:
                 yield
             return
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
+        begin.record(torch.cuda.current_stream(self._device))
         try:
             yield
         finally:
-            end.record()
+            end.record(torch.cuda.current_stream(self._device))
             self._marks.append((name, begin, end))
 
     def pace(self, *, last: bool) -> None:
@@ -123,7 +123,7 @@ class Pacer:
         """
         if self._is_cuda:
             event = torch.cuda.Event()
-            event.record()
+            event.record(torch.cuda.current_stream(self._device))
             (event if last or self._newest is None else self._newest).synchronize()
             self._newest = event
         self._ended = time.perf_counter()
