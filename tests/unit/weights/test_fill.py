@@ -105,7 +105,7 @@ def test_a_misshape_is_told_in_the_stored_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stored", [None, Precision.BFLOAT16, Precision.FLOAT16])
-@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("precision", [p for p in Precision if p != Precision.FP8])
 def test_any_stored_format_is_cast_to_the_wanted_one(
     stored: Precision | None, precision: Precision, tmp_path: Path
 ) -> None:
