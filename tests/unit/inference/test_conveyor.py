@@ -110,3 +110,25 @@ def test_a_batch_is_not_overwritten_while_it_is_read() -> None:
         for number, one in enumerate(batches):
             time.sleep(0.002)
             assert torch.equal(one.frames[0], torch.from_numpy(frames[number]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_frames_arrive_whole_while_it_works() -> None:
+    frames, there = noise(200), torch.device("cuda")
+    heavy = torch.randn(4096, 4096, device=there)
+    made = Conveyor(
+        clips(frames, 3),
+        torch.from_numpy,
+        side=SIDE,
+        batch_frames=7,
+        device=there,
+        chain=PixelChain(),
+    )
+    found = []
+    with torch.inference_mode(), closing(made.batches()) as batches:
+        for one in batches:
+            for _ in range(4):
+                heavy = (heavy @ heavy).tanh()
+            found.append(one.frames + 0)
+    assert torch.equal(torch.cat(found).cpu(), torch.from_numpy(frames))
