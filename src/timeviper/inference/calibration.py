@@ -30,7 +30,7 @@ from timeviper.model.vlm import TimeViper
 
 # Tokens of a question, and keys that a long cache holds while it is measured.
 _FEW = 64
-_LONG = {"cuda": 65536, "cpu": 8192}
+_LONG = {"cuda": 65536, "cpu": 2048}
 _CHUNK = {"cuda": 4096, "cpu": 384}
 _FRAMES = {"cuda": 64, "cpu": 4}
 _COPIED = {"cuda": 2**30, "cpu": 2**26}
@@ -279,16 +279,16 @@ class _Bench:
     def _random(self, *shape: int) -> Tensor:
         return torch.randn(*shape, device=self._device, dtype=self._dtype)
 
-    def _seconds(self, run: Callable[[], object], *, rounds: int = 5) -> float:
-        """Median of single runs, the first two left out."""
+    def _seconds(self, run: Callable[[], object], *, rounds: int = 3) -> float:
+        """Median of single runs, the first left out."""
         spent: list[float] = []
-        for _ in range(rounds + 2):
+        for _ in range(rounds + 1):
             self._wait()
             began = time.perf_counter()
             run()
             self._wait()
             spent.append(time.perf_counter() - began)
-        return statistics.median(spent[2:])
+        return statistics.median(spent[1:])
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
