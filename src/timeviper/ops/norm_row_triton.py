@@ -1,6 +1,6 @@
 """Norms for inference that do more in their one pass: add first, or round to FP8 in the end.
 
-A program owns one group of channels and walks over rows, the next ones on their way meanwhile.
+A program owns one group of channels and walks over rows; each is read once.
 """
 # The checker does not know how kernels are launched, nor that a backward names its gradients.
 # pyright: reportIncompatibleMethodOverride=false, reportCallIssue=false
@@ -18,9 +18,8 @@ from timeviper.ops.fp8 import E4M3, Quantized
 from timeviper.ops.linear_triton import LARGEST, SMALLEST, alignment, as_rows
 from timeviper.ops.norm_triton import walk_backward
 
-# Elements of one thread, tiles of a program where there are many rows, tiles on their way.
-_ELEMENTS, _MOST_TILES, _STAGES = 16, 8, 3
-_PROGRAMS_WANTED = 1024
+# Elements of one thread, and rows of a program where there are enough for so many programs.
+_ELEMENTS, _MOST_TILES, _PROGRAMS_WANTED = 16, 16, 4096
 
 
 def add_rms_norm(
@@ -132,7 +131,7 @@ def _launch(
     """Walk over all rows; writes `y`, and `scales` and `total` where they are given."""
     count, size = x.shape[0], x.shape[1] // groups
     block = max(16, int(triton.next_power_of_2(size)))
-    warps = min(8, max(1, block // (32 * _ELEMENTS)))
+    warps = min(16, max(1, block // (32 * _ELEMENTS)))
     # Powers of two: every value is compiled for itself.
     wanted = min(_MOST_TILES, count * groups // _PROGRAMS_WANTED)
     tiles = 1 << max(0, wanted.bit_length() - 1)
@@ -161,7 +160,6 @@ def _launch(
             ALIGN_GATE=1 if gate is None else alignment(gate),
             WORK=tl.float64 if x.dtype == torch.float64 and scales is None else tl.float32,
             TILES=tiles,
-            STAGES=min(_STAGES, tiles),
             BLOCK=block,
             num_warps=warps,
         )
@@ -202,7 +200,6 @@ def _row_kernel(
     ALIGN_GATE: tl.constexpr,
     WORK: tl.constexpr,
     TILES: tl.constexpr,
-    STAGES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """One group of a run of rows: add, gate, norm, round."""
@@ -221,7 +218,7 @@ def _row_kernel(
         scale = tl.maximum(largest * ROOT, SMALLEST) / LARGEST
         w = w * (1.0 / scale)
     begin = (tl.program_id(0) // GROUPS).to(tl.int64) * TILES
-    for t in tl.range(0, TILES, num_stages=STAGES):
+    for t in range(TILES):
         row = begin + t
         mask = inside & (row < count)
         u = tl.load(x + tl.multiple_of(row * x_step, ALIGN) + c, mask=mask, other=0.0).to(WORK)

@@ -56,7 +56,7 @@ E4M3 = "*fp8e4nv"
 WHOLE = dict(x=LOW, addition=LOW, gate=LOW, weight=LOW, total=LOW, y=E4M3, scales=HIGH,
              count="i32", x_step="i32", addition_step="i32", gate_step="i32")
 ROW = dict(GROUPS=2, SIZE=96, EPS=1e-5, ALIGN=16, ALIGN_ADDITION=16, ALIGN_GATE=4,
-           WORK=tl.float32, TILES=4, STAGES=3, ROOT=9.8, BLOCK=128)
+           WORK=tl.float32, TILES=4, ROOT=9.8, BLOCK=128)
 ALONE = dict(addition=None, total=None, addition_step=0)
 UNGATED = dict(gate=None, gate_step=0)
 row = norm_row_triton._row_kernel
