@@ -36,6 +36,7 @@ COMMANDS = {
     "encode",
     "info",
     "inspect",
+    "plan",
     "synth",
     "synth make",
     "watch",
