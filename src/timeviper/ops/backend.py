@@ -342,7 +342,7 @@ def _told(op: str, device_type: str) -> Choice:
         why = _implementations(op)[0].probe(device_type).why
         refused = error
 
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object) -> None:
         raise refused
 
     return Choice(op=op, name="none", why=why, run=refuse)
