@@ -199,7 +199,7 @@ def status_line(status: Status) -> Text:
     ]
     if status.waiting:
         parts.append(f"{status.waiting} waiting")
-    line = Text(" · ".join(parts), style="dim")
+    line = Text(" · ".join(parts), style="dim", no_wrap=True, overflow="ellipsis")
     if status.dropped:
         line.append(f" · {status.dropped} dropped", style="yellow")
     return line

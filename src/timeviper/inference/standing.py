@@ -189,10 +189,12 @@ class Follower:
             most = min(most, self._session.room)
         frames = self._live.take(most, timeout=_WAIT_SECONDS)
         info = self._live.info
-        while frames and len(frames) < most and not self._live.ended:
-            if info is None or info.real_time:
+        while frames and len(frames) < most and not (info is None or info.real_time):
+            further = self._live.take(most - len(frames), timeout=_WAIT_SECONDS)
+            if not further:
+                # The end, or a pipe that pauses: what came is not kept waiting.
                 break
-            frames += self._live.take(most - len(frames), timeout=_WAIT_SECONDS)
+            frames += further
         return frames
 
     def _append(self, frames: Sequence[LiveFrame]) -> None:

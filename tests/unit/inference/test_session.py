@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from timeviper.inference.engine import Engine
 from timeviper.inference.request import AskOptions
 from timeviper.inference.session import Session
 from timeviper.inference.watch import CancelToken, Progress, Stage, Watch
+from timeviper.model.state import MambaMemory
 from timeviper.video.still_sources import ArraySource
 
 ENGINE = toy_engine("transv")
@@ -71,6 +74,25 @@ def test_a_closed_session_says_so(session: Session) -> None:
     again = Session.of(ENGINE, kept)
     again.append(noise(2))
     assert again.frames == 5
+
+
+def test_memory_returns_when_a_session_closes_or_goes_back(session: Session) -> None:
+    session.append(noise(4))
+    session.append(noise(4))
+
+    def newest() -> weakref.ref[object]:
+        states = session.encoded.state.memories
+        return next(weakref.ref(m.ssm) for m in states if isinstance(m, MambaMemory))
+
+    late = newest()
+    session.rewind(4)
+    early = newest()
+    gc.collect()
+    assert late() is None
+    assert early() is not None
+    session.close()
+    gc.collect()
+    assert early() is None
 
 
 def test_a_session_is_full_at_max_frames_and_stays_usable() -> None:

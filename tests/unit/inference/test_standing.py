@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_server import camera
+from tests.live_server import FPS, camera
+from tests.live_server import film as film_bytes
 from tests.toy_engine import noise, toy_engine, write_video
 from timeviper.core.errors import CancelledError, RequestError
 from timeviper.inference.request import AskOptions
@@ -149,6 +150,28 @@ def test_a_pipe_without_a_frame_yet_is_waited_for(tmp_path: Path) -> None:
         first = next(events)
     assert isinstance(first, Status)
     assert (first.frames, first.waiting, first.dropped) == (0, 0, 0)
+
+
+def test_a_pipe_that_pauses_holds_up_nothing_that_came(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    data, session, switch = (
+        list(film_bytes(lambda n: n / FPS, frames=60)),
+        ENGINE.session(),
+        CancelToken(),
+    )
+    with LiveVideo(find_place(str(tmp_path / "pipe"))) as live:
+        writer = os.open(tmp_path / "pipe", os.O_RDWR)
+        os.write(writer, b"".join(data))
+        live.open()
+        events = Follower(session, live, FollowOptions(), Watch(cancel=switch)).run()
+        ends = time.monotonic() + 20
+        while session.frames < 2:
+            assert time.monotonic() < ends
+            next(events)
+        switch.cancel()
+        with pytest.raises(CancelledError):
+            list(events)
+    os.close(writer)
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,9 @@ def test_a_folder_and_a_file_that_is_no_video_are_refused(tmp_path: Path) -> Non
         find_place(str(tmp_path / "notes.mp4"))
 
 
-def test_nobody_there_is_told_without_the_password() -> None:
-    place = find_place(f"http://me:secret@127.0.0.1:{free_port()}/x")
+@pytest.mark.parametrize("scheme", ["http", "rtsp", "tcp"])
+def test_nobody_there_is_told_without_the_password(scheme: str) -> None:
+    place = find_place(f"{scheme}://me:secret@127.0.0.1:{free_port()}/x")
     with pytest.raises(MediaError, match="refused") as caught:
         connect(place, _never, silence=1.0)
     assert "secret" not in str(caught.value)
