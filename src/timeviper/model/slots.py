@@ -173,11 +173,14 @@ def _load_keys(slots: KeySlots, parts: Sequence[tuple[Memory, int]]) -> list[int
         if not isinstance(part, AttentionMemory):
             own += [0] * count
             continue
-        kept = part if is_same(part.shared, slots.shared) else part.whole()
-        rows, longest = slice(len(own), len(own) + count), max(kept.own)
-        slots.k[rows, :longest] = kept.k[:, :longest]
-        slots.v[rows, :longest] = kept.v[:, :longest]
-        own += kept.own
+        rows, longest, front = slice(len(own), len(own) + count), max(part.own), 0
+        if part.shared is not None and not is_same(part.shared, slots.shared):
+            front = part.shared.length
+            slots.k[rows, :front] = part.shared.k[:front]
+            slots.v[rows, :front] = part.shared.v[:front]
+        slots.k[rows, front : front + longest] = part.k[:, :longest]
+        slots.v[rows, front : front + longest] = part.v[:, :longest]
+        own += [front + n for n in part.own]
     return own
 
 
