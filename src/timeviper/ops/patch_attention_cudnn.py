@@ -14,6 +14,8 @@ _HALF = (torch.float16, torch.bfloat16)
 _OLDEST_CAPABILITY = (9, 0)
 # Heads that its kernels take.
 _MULTIPLE, _WIDEST_HEAD = 8, 128
+# Fewer frames gain less than a plan for their number costs.
+_FEWEST = 8
 
 
 def probe_cudnn(device_type: str) -> Probe:
@@ -37,10 +39,30 @@ def patch_attention(qkv: Tensor, heads: int) -> Tensor:
     """
     if qkv.dtype not in _HALF or (torch.is_grad_enabled() and qkv.requires_grad):
         return patch_attention_torch.patch_attention(qkv, heads)
-    q, k, v = by_head(qkv, heads)
-    if q.shape[-1] % _MULTIPLE or q.shape[-1] > _WIDEST_HEAD or not q.numel():
+    size = qkv.shape[-1] // 3 // heads
+    if size % _MULTIPLE or size > _WIDEST_HEAD or not qkv.numel():
+        return patch_attention_torch.patch_attention(qkv, heads)
+    parts = [_attend(part, heads) for part in qkv.split(stretches(len(qkv)))]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def stretches(frames: int) -> list[int]:
+    """Numbers of frames that are attended to at once: powers of two, then the few that are left.
+
+    cuDNN plans for each number of frames anew, 70 ms in each thread: a handful of numbers serves
+    every video.
+    """
+    whole = frames - frames % _FEWEST
+    powers = [1 << bit for bit in range(whole.bit_length()) if whole >> bit & 1]
+    return [*reversed(powers), *([frames - whole] if frames > whole else [])]
+
+
+def _attend(qkv: Tensor, heads: int) -> Tensor:
+    """One stretch of frames."""
+    if len(qkv) < _FEWEST:
         return patch_attention_torch.patch_attention(qkv, heads)
     # Straight to the op: SDPA would choose by a priority that is set for the whole process.
+    q, k, v = by_head(qkv, heads)
     out = torch.ops.aten._scaled_dot_product_cudnn_attention(
         q, k, v, None, False, 0.0, False, False
     )

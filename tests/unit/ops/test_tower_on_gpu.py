@@ -46,7 +46,7 @@ def test_what_a_cuda_device_gets(op: str, name: str) -> None:
     assert backend.choose(op, device_type="cuda").name == name
 
 
-@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("frames", [1, 3, 27])
 def test_attention_of_patches(frames: int) -> None:
     qkv = _draw(frames, PATCHES, 3 * WIDTH)
     got = patch_attention(qkv, HEADS)

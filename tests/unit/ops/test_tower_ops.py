@@ -174,3 +174,12 @@ def test_float32_and_gradients_never_meet_the_kernels_of_halves() -> None:
     got = linear_gelu_torch.fused_linear_gelu(*low)
     close("gelu", got=got, want=F.gelu(F.linear(*low), approximate="tanh"), tol=0.0)
     assert torch.autograd.grad(got.sum(), low)[0].any()
+
+
+@pytest.mark.parametrize(
+    ("frames", "want"),
+    [(128, [128]), (256, [256]), (7, [7]), (8, [8]), (100, [64, 32, 4]), (61, [32, 16, 8, 5])],
+)
+def test_few_numbers_of_frames_are_planned_for(frames: int, want: list[int]) -> None:
+    assert patch_attention_cudnn.stretches(frames) == want
+    assert sum(want) == frames
