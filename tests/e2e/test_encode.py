@@ -90,15 +90,14 @@ def test_info_loads_nothing_heavy(state: Path) -> None:
     assert ran.stdout.splitlines()[-1] == "[]", ran.stderr
 
 
-@pytest.mark.parametrize("compress", ["bf16", "fp8"])
-def test_compressed_files_are_smaller_and_say_so(
-    compress: str, toy_folder: Path, video: Path, state: Path, tmp_path: Path
+def test_a_compressed_file_is_smaller_and_says_so(
+    toy_folder: Path, video: Path, state: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.tvstate"
-    words = ("-o", path, "--model", toy_folder, "--compress", compress, "--json")
-    assert called("encode", video, *words).json["compress"] == compress
+    words = ("-o", path, "--model", toy_folder, "--compress", "fp8", "--json")
+    assert called("encode", video, *words).json["compress"] == "fp8"
     assert path.stat().st_size < state.stat().st_size
-    assert any(compress in note for note in _notes(path, toy_folder))
+    assert any("fp8" in note for note in _notes(path, toy_folder))
     assert called("info", path, "--json").json["thumbnails"] == []
 
 
