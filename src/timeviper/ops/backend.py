@@ -260,7 +260,7 @@ _TABLE = MappingProxyType(
             "plain torch",
             kernels="timeviper.ops.fp8_product_triton:add_product_norm",
         ),
-        "tome": _only("torch", merge.tome, "batched gathers in plain torch"),
+        "tome": _only("torch", merge.tome, "products with zeros and ones in plain torch"),
     }
 )
 
