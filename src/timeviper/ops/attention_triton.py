@@ -258,7 +258,7 @@ def _split(
             ROWS=tile.rows,
             KEYS=tile.keys,
             EXACT=q.dtype == torch.float32,
-            INTERPRETED=is_interpreted(),
+            WHILE=is_interpreted(),
             num_warps=tile.warps,
             num_stages=tile.stages,
         )
@@ -340,6 +340,58 @@ def _add(queries, keys, values, seen, top, total, sums, factor, EXACT: tl.conste
 
 @no_type_check
 @triton.jit
+def _walk(
+    queries,
+    k,
+    v,
+    k_step,
+    v_step,
+    begin,
+    end,
+    factor,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    KEYS: tl.constexpr,
+    EXACT: tl.constexpr,
+    WHILE: tl.constexpr,
+):
+    """The rows over a stretch of keys: largest score, sum of weights, weighted values."""
+    # A finite floor: a row that saw nothing would become NaN with -inf.
+    top = tl.full([queries.shape[0]], -1e30, tl.float32)
+    total = tl.zeros([queries.shape[0]], tl.float32)
+    sums = tl.zeros([queries.shape[0], BLOCK_D], tl.float32)
+    if WHILE:
+        # The interpreter counts no loop whose ends a kernel computed.
+        start = begin
+        queries = queries.to(tl.float32)
+        while start < end:
+            keys, values, seen = _read(k, v, k_step, v_step, start, end, HEAD_DIM, BLOCK_D, KEYS)
+            # Nor does it multiply bfloat16.
+            keys, values = keys.to(tl.float32), values.to(tl.float32)
+            top, total, sums = _add(queries, keys, values, seen, top, total, sums, factor, EXACT)
+            start += KEYS
+    else:
+        for start in range(begin, end, KEYS):
+            keys, values, seen = _read(k, v, k_step, v_step, start, end, HEAD_DIM, BLOCK_D, KEYS)
+            top, total, sums = _add(queries, keys, values, seen, top, total, sums, factor, EXACT)
+    return top, total, sums
+
+
+@no_type_check
+@triton.jit
+def _leave(out, lse, place, real, top, total, sums, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Store output and log-sum of the rows; 0 and -inf where a row saw nothing."""
+    dims = tl.arange(0, BLOCK_D)
+    something = total > 0
+    safe = tl.where(something, total, 1.0)
+    log_sum = tl.where(something, (top + tl.log2(safe)) * 0.6931471805599453, -float("inf"))
+    tl.store(lse + place, log_sum, mask=real)
+    written = real[:, None] & (dims < HEAD_DIM)[None, :]
+    tl.store(out + place[:, None] * HEAD_DIM + dims[None, :], sums / safe[:, None], mask=written)
+
+
+@no_type_check
+@triton.jit
 def _split_kernel(
     q,
     k,
@@ -370,7 +422,7 @@ def _split_kernel(
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
     EXACT: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    WHILE: tl.constexpr,
 ):
     """One tile of rows (tokens x heads of one key head) over one split of the keys."""
     kv_head = tl.program_id(0)
@@ -391,36 +443,13 @@ def _split_kernel(
     queries = _load(q + spots, real, dims, HEAD_DIM, BLOCK_D)
     k += kv_head.to(tl.int64) * k_head
     v += kv_head.to(tl.int64) * v_head
-
     share = tl.cdiv(tl.cdiv(length, splits), KEYS) * KEYS
-    begin = split * share
-    end = tl.minimum(begin + share, length)
-    # A finite floor: a row that saw nothing would become NaN with -inf.
-    top = tl.full([ROWS], -1e30, tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    sums = tl.zeros([ROWS, BLOCK_D], tl.float32)
-    if INTERPRETED:
-        # The interpreter counts no loop whose ends a kernel computed.
-        start = begin
-        queries = queries.to(tl.float32)
-        while start < end:
-            keys, values, seen = _read(k, v, k_step, v_step, start, end, HEAD_DIM, BLOCK_D, KEYS)
-            # Nor does it multiply bfloat16.
-            keys, values = keys.to(tl.float32), values.to(tl.float32)
-            top, total, sums = _add(queries, keys, values, seen, top, total, sums, factor, EXACT)
-            start += KEYS
-    else:
-        for start in range(begin, end, KEYS):
-            keys, values, seen = _read(k, v, k_step, v_step, start, end, HEAD_DIM, BLOCK_D, KEYS)
-            top, total, sums = _add(queries, keys, values, seen, top, total, sums, factor, EXACT)
-
+    begin, end = split * share, tl.minimum(split * share + share, length)
+    top, total, sums = _walk(
+        queries, k, v, k_step, v_step, begin, end, factor, HEAD_DIM, BLOCK_D, KEYS, EXACT, WHILE
+    )
     place = (token * HEADS + head) * all_splits + first_split + split
-    something = total > 0
-    safe = tl.where(something, total, 1.0)
-    log_sum = tl.where(something, (top + tl.log2(safe)) * 0.6931471805599453, -float("inf"))
-    tl.store(lse + place, log_sum, mask=real)
-    written = real[:, None] & (dims < HEAD_DIM)[None, :]
-    tl.store(out + place[:, None] * HEAD_DIM + dims[None, :], sums / safe[:, None], mask=written)
+    _leave(out, lse, place, real, top, total, sums, HEAD_DIM, BLOCK_D)
 
 
 @no_type_check

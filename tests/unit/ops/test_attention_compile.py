@@ -39,7 +39,7 @@ def check(name, kernel, constants, warps=4, stages=3, types=TYPES):
                       "wgmma": built.asm["ptx"].count("wgmma.mma_async"),
                       "mma": built.asm["ptx"].count("mma.sync")}))
 
-WIDTH = dict(HEAD_DIM=128, BLOCK_D=128, INTERPRETED=False)
+WIDTH = dict(HEAD_DIM=128, BLOCK_D=128, WHILE=False)
 for rows in (5, 40, 500):
     tile = room.tile_of(rows)
     own = rows == 5
