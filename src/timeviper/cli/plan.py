@@ -161,7 +161,7 @@ def _precision(name: str | None, device: Any) -> Precision:
     try:
         return Precision(_PRECISIONS.get(name, name))
     except ValueError:
-        names = ", ".join(["fp8", *Precision])
+        names = ", ".join(Precision)
         raise ConfigError(
             want=f"a precision among {names}", got=repr(name), do="name one"
         ) from None

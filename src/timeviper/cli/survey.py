@@ -6,7 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from timeviper.core.precision import Precision
-from timeviper.inference.footprint import DECODER_PARTS, parameters_by_part, weight_bytes
+from timeviper.inference.footprint import (
+    DECODER_PARTS,
+    parameters_by_part,
+    weight_bytes,
+)
 from timeviper.inference.planner import Setting, forecast
 from timeviper.model.config import DecoderConfig, TimeViperConfig
 from timeviper.model.pattern import LayerKind

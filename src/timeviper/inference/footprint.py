@@ -78,6 +78,7 @@ def weight_bytes(
     if not tower:
         parts = {name: count for name, count in parts.items() if name not in _EYES}
     whole = sum(parts.values()) * precision.bytes
+    fp8 = fp8 or precision is Precision.FP8
     return whole - (_saved(config.decoder, precision) if fp8 else 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -132,6 +132,8 @@ def forecast(
     Law: within 10 % of the measured peak, and never below.
     """
     setting = setting or Setting()
+    if precision is Precision.FP8:
+        precision, setting = Precision.BFLOAT16, replace(setting, fp8=True)
     done = _rehearsed(config, frames, chunk, precision, batch, setting)
     held = {
         "weights": weight_bytes(config, precision, tower=setting.tower, fp8=setting.fp8),

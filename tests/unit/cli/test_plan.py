@@ -50,7 +50,7 @@ def test_hours_are_frames_and_what_does_not_fit_gets_advice() -> None:
         ((), "either --frames or --hours"),
         (("--frames", "3", "--hours", "1"), "either --frames or --hours"),
         (("--hours", "0"), "at least one frame"),
-        (("--frames", "3", "--precision", "fp3"), "a precision among fp8"),
+        (("--frames", "3", "--precision", "fp3"), "a precision among float32"),
         (("--frames", "3", "--model", "no-such"), "a model among"),
     ],
 )

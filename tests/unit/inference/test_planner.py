@@ -71,6 +71,7 @@ def test_fp8_takes_half_of_the_layers() -> None:
     assert whole - fp8 == pytest.approx(layers, rel=0.01)
     told = _load(NANO, setting=Setting(fp8=True)).forecast
     assert told.peak < _load(NANO).forecast.peak - 6 * GIB
+    assert _load(NANO, precision=Precision.FP8).forecast == told
 
 
 @pytest.mark.parametrize("name", ["qwen2.5-7b-transv", "nano-12b-v2"])
