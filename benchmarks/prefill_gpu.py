@@ -31,7 +31,6 @@ from timeviper.model.linear import quantize_
 from timeviper.model.presets import preset
 from timeviper.model.state import DecoderState
 from timeviper.model.tokens import Tokens
-from timeviper.ops.attention import warm_attention
 
 TOKENS_A_FRAME = 16
 QUESTION = 32
@@ -142,13 +141,6 @@ def told(name: str, frames: int, chunk: int, precision: str) -> dict[str, float]
     }
 
 
-def warm(decoder: Decoder) -> None:
-    """Let attention plan its kernels before anything is timed, as an engine does when it loads."""
-    config, like = decoder.config, decoder.embed_tokens.weight
-    sizes = {"heads": config.num_heads, "kv_heads": config.num_kv_heads}
-    warm_attention(**sizes, head_dim=config.head_dim, dtype=like.dtype, device=like.device)
-
-
 def check(decoder: Decoder, chunk: int, precision: str) -> dict[str, float]:
     """Other cuts of the same tokens must lead to the same scores."""
     x = vision(decoder, 3 * chunk // 2, seed=1)
@@ -249,7 +241,7 @@ def main() -> None:
         decoder = random_decoder(name, device=device())
         if args.precision == "fp8":
             quantize_(decoder.layers)
-        warm(decoder)
+        decoder.warm()
         gap = check(decoder, args.chunk, args.precision)
         read(decoder, 2 * args.chunk // TOKENS_A_FRAME, args.chunk)
         for frames in args.frames:

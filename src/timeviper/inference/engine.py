@@ -98,6 +98,7 @@ class Engine:
         # The small files first: what is wrong with them shows before gigabytes are read.
         processor = Processor.load(folder)
         model = load_model(folder, device=pick_device(device), precision=precision)
+        model.decoder.warm()
         return cls(model, processor, threads=threads, limits=limits)
 
     @property

@@ -26,6 +26,7 @@ from timeviper.model.slots import KeySlots, Slots, StepSlots
 from timeviper.model.state import AttentionMemory, DecoderState, check_sequences
 from timeviper.model.tokens import Tokens, join, on_device
 from timeviper.model.transv import SiteRunner, Transfer
+from timeviper.ops.attention import warm_attention
 from timeviper.ops.attention_parts import SharedKeys
 from timeviper.ops.few_rows import few_rows
 from timeviper.ops.norm import rms_norm
@@ -168,6 +169,18 @@ class Decoder(nn.Module):
         """The state at the start of time."""
         sites = self.config.transfer.sites
         return DecoderState((None,) * len(self.layers), (None,) * len(sites))
+
+    @torch.no_grad()
+    def warm(self) -> None:
+        """Let attention plan its kernels where that takes seconds, before anyone waits for it."""
+        config, like = self.config, self.embed_tokens.weight
+        warm_attention(
+            heads=config.num_heads,
+            kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            dtype=like.dtype,
+            device=like.device,
+        )
 
     def embed(self, token_ids: Int[Tensor, " token"]) -> Float[Tensor, "token hidden"]:
         """Token embeddings."""
