@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.gpu import median_ms
 from timeviper.ops import ssd_reference, ssd_triton
 from timeviper.ops.ssd import ssd
 
@@ -173,21 +173,6 @@ def check_small(name: str, dtype: torch.dtype) -> dict[str, float]:
     return found
 
 
-def milliseconds(run: Callable[[], object], rounds: int) -> float:
-    """Median of single runs between CUDA events, after three to warm up."""
-    for _ in range(3):
-        run()
-    times = []
-    for _ in range(rounds):
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        began.record()
-        run()
-        ended.record()
-        ended.synchronize()
-        times.append(began.elapsed_time(ended))
-    return statistics.median(times)
-
-
 def measure(scan: Scan, leaves: dict[str, Tensor], case: Case, rounds: int) -> dict[str, float]:
     """Milliseconds of forward and of both ways, and MiB added at the peak."""
 
@@ -210,7 +195,7 @@ def measure(scan: Scan, leaves: dict[str, Tensor], case: Case, rounds: int) -> d
         run()
         torch.cuda.synchronize()
         found[f"{name}_mib"] = (torch.cuda.max_memory_allocated() - before) / MIB
-        found[f"{name}_ms"] = milliseconds(run, rounds)
+        found[f"{name}_ms"] = median_ms(run, rounds=rounds)
         found[f"{name}_tokens_per_second"] = 1000 * sum(case.lengths) / found[f"{name}_ms"]
     return found
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.unit.ops.compiled import compiled
+
 pytest.importorskip("triton", reason="no Triton for this platform")
 
-# A process of its own: in this one Triton interprets, and that is settled at its first import.
 _COMPILE = """
 import json, triton
 from triton.backends.compiler import GPUTarget
@@ -59,16 +56,7 @@ _SHARED_BYTES = 227 * 1024
 
 
 def test_every_attention_kernel_compiles_for_an_h100(tmp_path: Path) -> None:
-    surroundings = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"}
-    run = subprocess.run(
-        [sys.executable, "-c", _COMPILE],
-        env={**surroundings, "TRITON_CACHE_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=170,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    built = {k["name"]: k for k in map(json.loads, run.stdout.splitlines())}
+    built = {kernel["name"]: kernel for kernel in compiled(_COMPILE, tmp_path)}
     assert len(built) == 6
     assert all("cubin" in kernel["stages"] for kernel in built.values())
     assert all(kernel["shared"] <= _SHARED_BYTES for kernel in built.values())

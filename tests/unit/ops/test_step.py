@@ -70,10 +70,13 @@ def _one_by_one(
     return y.unflatten(0, (sequences, tokens)), tail, ssm
 
 
+_SIZES = Sizes()
+
+
 def _agree(
     backend: str,
     *,
-    sizes: Sizes = Sizes(),
+    sizes: Sizes = _SIZES,
     sequences: int = 3,
     dtype: torch.dtype = torch.float64,
     bias: bool = True,
@@ -169,10 +172,10 @@ def test_rows_and_channels_that_do_not_fit_are_refused() -> None:
     }
     xbc, dt, w = torch.zeros(2, s.channels), torch.zeros(2, s.heads), _weights(s, torch.float32)
     mamba_step(xbc, dt, w, **good)
+    odd = torch.zeros(2, s.channels + 1)
+    ring = torch.zeros(2, s.width, s.channels + 1)
+    weights = w._replace(filters=torch.zeros(s.channels + 1, s.width), bias=None)
     with pytest.raises(LayoutError, match=r"B and C of 5 a group.*got 101 channels"):
-        odd = torch.zeros(2, s.channels + 1)
-        ring = torch.zeros(2, s.width, s.channels + 1)
-        weights = w._replace(filters=torch.zeros(s.channels + 1, s.width), bias=None)
         mamba_step(odd, dt, weights, **{**good, "ring": ring})
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.unit.ops.compiled import compiled
+
 pytest.importorskip("triton", reason="no Triton for this platform")
 
-# A process of its own: in this one Triton interprets, and that is settled at its first import.
 _COMPILE = """
 import json
 import triton
@@ -64,16 +61,7 @@ for overlap in (True, False):
 
 
 def test_every_kernel_of_a_step_compiles_and_waits_once_where_it_overlaps(tmp_path: Path) -> None:
-    surroundings = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"}
-    run = subprocess.run(
-        [sys.executable, "-c", _COMPILE],
-        env={**surroundings, "TRITON_CACHE_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=170,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    built = [json.loads(line) for line in run.stdout.splitlines()]
+    built = compiled(_COMPILE, tmp_path)
     assert len(built) == 18
     assert all("cubin" in kernel["stages"] for kernel in built)
     assert [kernel["waits"] for kernel in built] == [1] * 9 + [0] * 9
