@@ -46,7 +46,10 @@ def assert_equal_runs(folder: Path, lines: list[dict], alone: tuple[Path, list[d
     for mean in (False, True):
         got, want = weights(folder, mean=mean), weights(alone[0], mean=mean)
         for name in want:
-            close(name, got=got[name], want=want[name], tol=1e-4)
+            # A bias of keys moves all scores of a row alike: its gradient is rounding alone, of
+            # which Adam makes steps.
+            tol = 1e-2 if name.endswith("k_proj.bias") else 1e-4
+            close(name, got=got[name], want=want[name], tol=tol)
 
 
 @pytest.mark.slow
