@@ -95,8 +95,9 @@ def main() -> None:
         # Each step is saved, so that a death always falls beside one being written.
         model, lines = sail(group, folder, save_every_seconds=0.0)
     except PeerError as error:
-        print(f"PeerError: {error}", file=sys.stderr)
-        sys.exit(3)
+        print(f"PeerError: {error}", file=sys.stderr, flush=True)
+        # Threads of gloo that lost their peer may abort a process that ends in the usual way.
+        os._exit(3)
     save_file(
         {n: t.cpu() for n, t in model.state_dict().items()},
         folder.with_name(f"{folder.name}.rank{group.rank}"),
