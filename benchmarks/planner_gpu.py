@@ -16,10 +16,10 @@ import torch
 from benchmarks.gpu import GIB, random_decoder, save
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.core.precision import Precision
-from timeviper.inference.footprint import tower_bytes, weight_bytes
 from timeviper.inference.graphs import StepRunner
-from timeviper.inference.live_bytes import LiveBytes
-from timeviper.inference.planner import Forecast, Setting, forecast
+from timeviper.inference.planning.footprint import tower_bytes, weight_bytes
+from timeviper.inference.planning.live_bytes import LiveBytes
+from timeviper.inference.planning.planner import Forecast, Setting, forecast
 from timeviper.model.decoder import Decoder
 from timeviper.model.init import init_decoder
 from timeviper.model.presets import preset

@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks.gpu import GIB, ceilings, distance, peak_gib, random_decoder, save
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.core.precision import Precision
-from timeviper.inference.planner import Setting, forecast
+from timeviper.inference.planning.planner import Setting, forecast
 from timeviper.model.decoder import Decoder
 from timeviper.model.keys import AttentionMemory, fresh
 from timeviper.model.linear import quantize_

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.videos import make_hour
-from timeviper.inference.compress import Compress
 from timeviper.inference.engine import Engine
+from timeviper.inference.files.compress import Compress
 from timeviper.inference.identity import identify
 from timeviper.inference.prefill import EncodedVideo, decode_size
 from timeviper.inference.request import AskOptions

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.gpu import distance, random_model, save
 from timeviper.core.layout import SpanKind
-from timeviper.inference.compress import Compress
+from timeviper.inference.files.compress import Compress
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
 from timeviper.inference.state_file import SaveOptions, load_state, save_state
 from timeviper.inference.state_info import verify_file

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.e2e.program import assert_refused, called, timeviper
 from tests.toy_engine import noise, toy_engine, write_video
-from timeviper.inference.sealed import is_state_file
+from timeviper.inference.files.sealed import is_state_file
 from timeviper.weights.native import save_model
 
 

@@ -14,9 +14,9 @@ from tests.toy_engine import SITES, noise, toy_config, toy_engine
 from tests.unit.inference.measured import measure, random_decoder
 from timeviper.core.precision import Precision
 from timeviper.inference.admission import UNLIMITED, Gate
-from timeviper.inference.footprint import tower_bytes
-from timeviper.inference.live_bytes import LiveBytes
-from timeviper.inference.planner import Setting, forecast, frames_at_once
+from timeviper.inference.planning.footprint import tower_bytes
+from timeviper.inference.planning.live_bytes import LiveBytes
+from timeviper.inference.planning.planner import Setting, forecast, frames_at_once
 from timeviper.model.config import TimeViperConfig
 from timeviper.model.presets import preset
 from timeviper.model.state import AttentionMemory, MambaMemory

@@ -33,7 +33,7 @@ from timeviper.cli.sizes import size
 from timeviper.cli.terminal import messages, print_json, print_note, results
 from timeviper.cli.timeline import Moment, timeline
 from timeviper.core.errors import RequestError
-from timeviper.inference.sealed import SUFFIX, is_state_file
+from timeviper.inference.files.sealed import SUFFIX, is_state_file
 from timeviper.processing.messages import VideoPart
 from timeviper.processing.timestamps import format_time, parse_times
 

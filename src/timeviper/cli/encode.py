@@ -31,12 +31,12 @@ from timeviper.cli.looking import (
 from timeviper.cli.sizes import size
 from timeviper.cli.terminal import messages, print_json, print_note, results
 from timeviper.core.errors import RequestError
-from timeviper.inference.sealed import SUFFIX, is_state_file
+from timeviper.inference.files.sealed import SUFFIX, is_state_file
 from timeviper.processing.timestamps import format_time
 
 if TYPE_CHECKING:
-    from timeviper.inference.compress import Compress
     from timeviper.inference.engine import AskOptions, EncodedVideo, Engine
+    from timeviper.inference.files.compress import Compress
     from timeviper.inference.state_info import Thumbnail
     from timeviper.inference.store import Store
     from timeviper.video.base import VideoSource
@@ -103,8 +103,8 @@ def encode(  # noqa: PLR0913
 
     source = open_video(video)
     store = open_store(cache, cache_gb)
-    from timeviper.inference.compress import Compress
     from timeviper.inference.engine import Engine
+    from timeviper.inference.files.compress import Compress
 
     wish = _Wish(
         source=source,
@@ -122,9 +122,9 @@ def encode(  # noqa: PLR0913
 
 
 def _run(engine: Engine, wish: _Wish, store: Store | None, name: str) -> dict[str, Any]:
+    from timeviper.inference.files.whole_file import whole_file
     from timeviper.inference.state_file import SaveOptions, write_state
     from timeviper.inference.viewing import forecast_bytes, view
-    from timeviper.inference.whole_file import whole_file
 
     if wish.out is None:
         encoded, found = _encoded(engine, wish, store, name)

@@ -12,7 +12,7 @@ from timeviper.core.errors import RequestError
 
 if TYPE_CHECKING:
     from timeviper.core.precision import Precision
-    from timeviper.inference.advice import Load
+    from timeviper.inference.planning.advice import Load
     from timeviper.model.config import TimeViperConfig, TransferPlan
 
 _GIB = 2**30
@@ -49,7 +49,7 @@ def plan(  # noqa: PLR0913
     from timeviper.cli.inspect import read_model
 
     config = read_model(model)
-    from timeviper.inference.advice import with_plan
+    from timeviper.inference.planning.advice import with_plan
     from timeviper.model.config import TransferPlan
 
     load, limit = _load(config, count, gpu_gib=gpu_gib, precision=precision, chunk=chunk)
@@ -80,7 +80,7 @@ def examine(load: Load, limit: int, *, bare: TransferPlan | None = None) -> dict
     Returns:
         Plain values; bytes throughout.
     """
-    from timeviper.inference.advice import advise
+    from timeviper.inference.planning.advice import advise
 
     told = load.forecast
     return {
@@ -135,9 +135,9 @@ def _load(
     import torch
 
     from timeviper.core.device import pick_device, total_bytes
-    from timeviper.inference.advice import Load
     from timeviper.inference.chunks import chunk_tokens
-    from timeviper.inference.planner import Setting
+    from timeviper.inference.planning.advice import Load
+    from timeviper.inference.planning.planner import Setting
 
     device = torch.device("cuda") if gpu_gib is not None else pick_device()
     limit = int(gpu_gib * _GIB) if gpu_gib is not None else total_bytes(device)
@@ -170,11 +170,11 @@ def _precision(name: str | None, device: Any) -> Precision:
 def _seconds(load: Load, device: str, *, calibrate: bool) -> dict[str, Any]:
     import torch
 
-    from timeviper.inference.calibration import keep_rates, known_rates, measure_rates
-    from timeviper.inference.seconds import told
+    from timeviper.inference.planning.calibration import keep_rates, known_rates, measure_rates
+    from timeviper.inference.planning.seconds import told
 
     if calibrate:
-        from timeviper.inference.video_rate import video_rate
+        from timeviper.inference.planning.video_rate import video_rate
 
         with counting() as bar:
             bar.add_task("measuring this machine", total=None)

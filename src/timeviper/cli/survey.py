@@ -6,12 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 from timeviper.core.precision import Precision
-from timeviper.inference.footprint import (
+from timeviper.inference.planning.footprint import (
     DECODER_PARTS,
     parameters_by_part,
     weight_bytes,
 )
-from timeviper.inference.planner import Setting, forecast
+from timeviper.inference.planning.planner import Setting, forecast
 from timeviper.model.config import DecoderConfig, TimeViperConfig
 from timeviper.model.pattern import LayerKind
 

@@ -17,7 +17,7 @@ import typer
 from timeviper.cli.looking import Device, Fps, MaxFrames, Model, PrecisionName, parse_precision
 from timeviper.cli.watch_screen import JsonScreen, Screen, TextScreen
 from timeviper.core.errors import CancelledError, RequestError, TimeviperError
-from timeviper.inference.sealed import SUFFIX, is_state_file
+from timeviper.inference.files.sealed import SUFFIX, is_state_file
 from timeviper.processing.timestamps import parse_times
 
 if TYPE_CHECKING:

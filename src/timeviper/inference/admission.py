@@ -12,8 +12,8 @@ from timeviper.core.device import free_bytes
 from timeviper.core.errors import CapacityError
 from timeviper.core.layout import SpanKind
 from timeviper.core.precision import Precision
-from timeviper.inference.advice import LEAST_CHUNK, Load, advise
-from timeviper.inference.planner import Setting
+from timeviper.inference.planning.advice import LEAST_CHUNK, Load, advise
+from timeviper.inference.planning.planner import Setting
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
 from timeviper.inference.watch import Watch
 from timeviper.model.linear import Fp8Linear

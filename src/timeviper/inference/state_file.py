@@ -13,10 +13,18 @@ from torch import Tensor
 
 import timeviper
 from timeviper.core.errors import LayoutError
-from timeviper.inference.compress import Compress
+from timeviper.inference.files.compress import Compress
+from timeviper.inference.files.sealed import check_hashes, damaged
+from timeviper.inference.files.tensor_file import (
+    Entry,
+    entry_of,
+    file_bytes,
+    map_file,
+    write_file,
+)
+from timeviper.inference.files.whole_file import whole_file
 from timeviper.inference.identity import check_same
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
-from timeviper.inference.sealed import check_hashes, damaged
 from timeviper.inference.state_info import (
     THUMBNAILS,
     VERSION,
@@ -27,15 +35,7 @@ from timeviper.inference.state_info import (
     read_info,
 )
 from timeviper.inference.state_parts import StateReader, entries_of, layers_of, sites_of
-from timeviper.inference.tensor_file import (
-    Entry,
-    entry_of,
-    file_bytes,
-    map_file,
-    write_file,
-)
 from timeviper.inference.timing import Timing
-from timeviper.inference.whole_file import whole_file
 from timeviper.processing.clip_tokens import PromptTokens
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from timeviper.core.config import from_dict, to_dict
 from timeviper.core.errors import ConfigError
-from timeviper.inference.sealed import Sealed, check_hashes, damaged, read_header, read_piece
+from timeviper.inference.files.sealed import Sealed, check_hashes, damaged, read_header, read_piece
 
 # Raised whenever a file of before can no longer be read as it was meant.
 VERSION = 1

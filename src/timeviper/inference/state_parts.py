@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timeviper.inference.compress import Compress, from_fp8, num_blocks, to_fp8
+from timeviper.inference.files.compress import Compress, from_fp8, num_blocks, to_fp8
+from timeviper.inference.files.tensor_file import Entry, entry_of
 from timeviper.inference.state_info import LayerInfo, SiteInfo
-from timeviper.inference.tensor_file import Entry, entry_of
 from timeviper.model.state import (
     AttentionMemory,
     DecoderState,

@@ -12,14 +12,14 @@ from typing import final
 
 from timeviper.core.errors import RequestError, StateFileError
 from timeviper.inference.engine import Engine
-from timeviper.inference.locks import locked
+from timeviper.inference.files.locks import locked
+from timeviper.inference.files.sealed import SUFFIX
+from timeviper.inference.files.whole_file import sweep_drafts
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
 from timeviper.inference.request import DEFAULTS, AskOptions
-from timeviper.inference.sealed import SUFFIX
 from timeviper.inference.state_file import load_state, save_state, state_bytes
 from timeviper.inference.viewing import key_of, view
 from timeviper.inference.watch import SILENT, Watch
-from timeviper.inference.whole_file import sweep_drafts
 from timeviper.video.fingerprint import media_stamp
 from timeviper.video.source import Openable
 

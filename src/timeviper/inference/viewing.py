@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from timeviper.core.config import to_dict
-from timeviper.inference.compress import BLOCK_TOKENS, Compress
+from timeviper.inference.files.compress import BLOCK_TOKENS, Compress
 from timeviper.inference.prefill import VideoEncoder, decode_size
 from timeviper.inference.request import AskOptions
 from timeviper.inference.state_info import VERSION

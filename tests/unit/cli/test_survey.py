@@ -7,7 +7,7 @@ import pytest
 from timeviper.cli.sizes import size
 from timeviper.cli.survey import survey
 from timeviper.core.precision import Precision
-from timeviper.inference.footprint import parameters_by_part
+from timeviper.inference.planning.footprint import parameters_by_part
 from timeviper.model.presets import preset
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from timeviper.core.layout import SpanKind, TokenLayout
-from timeviper.inference.live_bytes import LiveBytes
-from timeviper.inference.planner import Setting
+from timeviper.inference.planning.live_bytes import LiveBytes
+from timeviper.inference.planning.planner import Setting
 from timeviper.model.config import DecoderConfig
 from timeviper.model.decoder import Decoder
 from timeviper.model.init import init_decoder

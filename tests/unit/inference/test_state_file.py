@@ -11,8 +11,9 @@ import torch
 from tests.tolerances import TOL
 from tests.toy_engine import noise, toy_config, toy_engine, toy_model, toy_processor
 from timeviper.core.errors import StateFileError
-from timeviper.inference.compress import Compress
 from timeviper.inference.engine import AskOptions, Engine
+from timeviper.inference.files.compress import Compress
+from timeviper.inference.files.whole_file import whole_file
 from timeviper.inference.state_file import (
     SaveOptions,
     load_state,
@@ -26,7 +27,6 @@ from timeviper.inference.state_info import (
     read_thumbnails,
     verify_file,
 )
-from timeviper.inference.whole_file import whole_file
 from timeviper.model.state import AttentionMemory
 from timeviper.processing.prompt import TimePrompt
 
@@ -149,7 +149,7 @@ def test_a_changed_byte_in_any_tensor_is_found_unless_nobody_looks(engine, path)
 
 def test_a_full_disk_is_told_and_nothing_lost(engine, encoded, path, monkeypatch):
     before = path.read_bytes()
-    monkeypatch.setattr("timeviper.inference.whole_file.free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("timeviper.inference.files.whole_file.free_bytes", lambda folder: 1000)
     with pytest.raises(StateFileError, match="1,000 bytes free") as told:
         save_state(encoded, path, engine.encoder)
     assert f"{len(before):,}" in str(told.value)
@@ -166,7 +166,7 @@ from tests.tolerances import TOL
 from tests.toy_engine import noise, toy_engine
 from timeviper.core.errors import StateFileError
 from timeviper.inference.state_file import save_state, write_state
-from timeviper.inference.whole_file import whole_file
+from timeviper.inference.files.whole_file import whole_file
 engine, path = toy_engine(), Path(sys.argv[1])
 encoded = engine.encode(noise(20))
 size = save_state(encoded, path, engine.encoder)

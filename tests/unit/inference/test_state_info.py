@@ -8,6 +8,7 @@ import pytest
 
 from timeviper.core.config import from_dict
 from timeviper.core.errors import StateFileError
+from timeviper.inference.files.tensor_file import write_file
 from timeviper.inference.state_info import (
     VERSION,
     Identity,
@@ -19,7 +20,6 @@ from timeviper.inference.state_info import (
     read_info,
     read_thumbnails,
 )
-from timeviper.inference.tensor_file import write_file
 
 INFO = StateInfo(
     version=VERSION,

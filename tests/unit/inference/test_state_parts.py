@@ -8,7 +8,7 @@ import torch
 
 from tests.tolerances import TOL, close
 from tests.toy_engine import SITES, noise, toy_engine
-from timeviper.inference.compress import Compress
+from timeviper.inference.files.compress import Compress
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
 from timeviper.inference.state_parts import StateReader, entries_of, layers_of, sites_of
 from timeviper.inference.steps import next_logits

@@ -111,7 +111,7 @@ def test_larger_than_the_limit_is_given_and_not_kept(engine, films, tmp_path):
 
 
 def test_a_full_disk_is_a_note_and_the_video_is_given(engine, films, store, monkeypatch):
-    monkeypatch.setattr("timeviper.inference.whole_file.free_bytes", lambda folder: 10)
+    monkeypatch.setattr("timeviper.inference.files.whole_file.free_bytes", lambda folder: 10)
     fetched = store.encode(engine, films[0])
     assert any("10 bytes free" in note for note in fetched.encoded.notes)
     assert engine.ask(fetched.encoded, "What?", SHORT).text

@@ -12,7 +12,7 @@ import torch
 from tests.toy_engine import noise, toy_engine
 from timeviper.core.errors import CapacityError
 from timeviper.inference.engine import AskOptions, Engine
-from timeviper.inference.live_bytes import LiveBytes
+from timeviper.inference.planning.live_bytes import LiveBytes
 from timeviper.inference.prefill import EncodedVideo
 from timeviper.inference.survival import in_batches, twice
 from timeviper.model.state import AttentionMemory

@@ -18,8 +18,8 @@ from tests.toy_engine import (
     toy_processor,
     write_video,
 )
-from timeviper.inference.compress import Compress
 from timeviper.inference.engine import AskOptions, Engine
+from timeviper.inference.files.compress import Compress
 from timeviper.inference.request import DEFAULTS
 from timeviper.inference.state_file import SaveOptions, state_bytes
 from timeviper.inference.viewing import forecast_bytes, key_of, view

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from timeviper.inference.live_bytes import LiveBytes
+from timeviper.inference.planning.live_bytes import LiveBytes
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -7,8 +7,8 @@ import io
 import pytest
 import torch
 
-from timeviper.inference.sealed import check_hashes, read_header
-from timeviper.inference.tensor_file import (
+from timeviper.inference.files.sealed import check_hashes, read_header
+from timeviper.inference.files.tensor_file import (
     Entry,
     entry_of,
     file_bytes,

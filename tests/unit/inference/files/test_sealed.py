@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from timeviper.core.errors import StateFileError
-from timeviper.inference.sealed import (
+from timeviper.inference.files.sealed import (
     Piece,
     check_hashes,
     is_state_file,
@@ -18,7 +18,7 @@ from timeviper.inference.sealed import (
     read_piece,
     write_header,
 )
-from timeviper.inference.tensor_file import entry_of, map_file, write_file
+from timeviper.inference.files.tensor_file import entry_of, map_file, write_file
 
 INFO = {"version": 1, "words": "Grüße", "numbers": [1, 2.5]}
 

@@ -11,8 +11,8 @@ import threading
 import pytest
 
 from timeviper.core.errors import CancelledError
-from timeviper.inference import locks as module
-from timeviper.inference.locks import locked, still_there, try_lock
+from timeviper.inference.files import locks as module
+from timeviper.inference.files.locks import locked, still_there, try_lock
 
 
 def test_one_holder_at_a_time(tmp_path):
@@ -60,7 +60,7 @@ def test_who_waits_may_give_up(tmp_path):
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from timeviper.inference.locks import locked
+from timeviper.inference.files.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from timeviper.core.precision import Precision
-from timeviper.inference.live_bytes import LiveBytes
-from timeviper.inference.rehearsal import CUDA_BLOCK, ops_of
+from timeviper.inference.planning.live_bytes import LiveBytes
+from timeviper.inference.planning.rehearsal import CUDA_BLOCK, ops_of
 from timeviper.model.config import DecoderConfig, TimeViperConfig, TransferPlan
 from timeviper.model.decoder import Decoder
 from timeviper.model.linear import quantize_

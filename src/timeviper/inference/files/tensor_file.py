@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from timeviper.core.errors import StateFileError
-from timeviper.inference.sealed import Piece, Sealed, damaged, write_header
+from timeviper.inference.files.sealed import Piece, Sealed, damaged, write_header
 
 _FORMATS = {
     torch.float64: "F64",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from timeviper.core.precision import Precision
-from timeviper.inference.planner import Forecast, Setting, forecast, largest
+from timeviper.inference.planning.planner import Forecast, Setting, forecast, largest
 from timeviper.model.config import TimeViperConfig, TransferPlan
 
 # Tokens of a call below which a GPU waits for launches more than for memory.

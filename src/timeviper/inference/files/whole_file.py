@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from timeviper.core.errors import StateFileError
-from timeviper.inference.locks import still_there, try_lock
+from timeviper.inference.files.locks import still_there, try_lock
 
 _DRAFT = ".part"
 # What a disk says that takes no more.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.tolerances import close
-from timeviper.inference.compress import BLOCK_TOKENS, from_fp8, num_blocks, to_fp8
+from timeviper.inference.files.compress import BLOCK_TOKENS, from_fp8, num_blocks, to_fp8
 
 
 @pytest.mark.parametrize("tokens", [1, 63, 64, 65, 200])

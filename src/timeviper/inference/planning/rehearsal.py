@@ -19,7 +19,7 @@ from torch import Tensor
 
 from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.inference.graphs import StepRunner
-from timeviper.inference.live_bytes import LiveBytes
+from timeviper.inference.planning.live_bytes import LiveBytes
 from timeviper.model.config import DecoderConfig, DropPolicy
 from timeviper.model.decoder import Decoder
 from timeviper.model.linear import quantize_

@@ -10,8 +10,8 @@ from functools import lru_cache
 
 from timeviper.core.precision import Precision
 from timeviper.inference.chunks import Chunks
-from timeviper.inference.footprint import tower_bytes, weight_bytes
-from timeviper.inference.rehearsal import Course, Held, Rehearsed, rehearse
+from timeviper.inference.planning.footprint import tower_bytes, weight_bytes
+from timeviper.inference.planning.rehearsal import Course, Held, Rehearsed, rehearse
 from timeviper.model.config import TimeViperConfig
 
 # What matrix libraries take once and keep, from the same allocator.

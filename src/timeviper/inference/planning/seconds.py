@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from timeviper.inference.advice import Load
-from timeviper.inference.calibration import Rates
+from timeviper.inference.planning.advice import Load
+from timeviper.inference.planning.calibration import Rates
 from timeviper.model.config import DecoderConfig, DropPolicy
 from timeviper.model.pattern import LayerKind
 

@@ -12,8 +12,8 @@ import torch
 
 from tests.toy_engine import noise, toy_config, toy_engine
 from timeviper.core.precision import Precision
-from timeviper.inference.advice import Load, with_plan
-from timeviper.inference.calibration import (
+from timeviper.inference.planning.advice import Load, with_plan
+from timeviper.inference.planning.calibration import (
     LayerRate,
     Rates,
     keep_rates,
@@ -21,8 +21,8 @@ from timeviper.inference.calibration import (
     measure_rates,
     rates_file,
 )
-from timeviper.inference.planner import Setting
-from timeviper.inference.seconds import reckon, told
+from timeviper.inference.planning.planner import Setting
+from timeviper.inference.planning.seconds import reckon, told
 from timeviper.model.config import TransferPlan
 
 CPU = torch.device("cpu")

@@ -8,9 +8,9 @@ import pytest
 
 from tests.toy_engine import toy_config
 from timeviper.core.precision import Precision
-from timeviper.inference.advice import Load, advise, with_plan
-from timeviper.inference.footprint import parameters_by_part, weight_bytes
-from timeviper.inference.planner import Setting, forecast, largest
+from timeviper.inference.planning.advice import Load, advise, with_plan
+from timeviper.inference.planning.footprint import parameters_by_part, weight_bytes
+from timeviper.inference.planning.planner import Setting, forecast, largest
 from timeviper.model.config import TransferPlan
 from timeviper.model.presets import preset
 

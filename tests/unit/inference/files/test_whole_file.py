@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from timeviper.core.errors import StateFileError
-from timeviper.inference import whole_file as module
-from timeviper.inference.whole_file import free_bytes, sweep_drafts, whole_file
+from timeviper.inference.files import whole_file as module
+from timeviper.inference.files.whole_file import free_bytes, sweep_drafts, whole_file
 
 
 def _names(folder):
@@ -84,7 +84,7 @@ _LIMITED = """
 import resource, sys
 from pathlib import Path
 from timeviper.core.errors import StateFileError
-from timeviper.inference.whole_file import whole_file
+from timeviper.inference.files.whole_file import whole_file
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     with whole_file(Path(sys.argv[1]), room=int(sys.argv[2])) as file:
@@ -110,7 +110,7 @@ def test_a_disk_that_fills_leaves_nothing_half(tmp_path, room):
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from timeviper.inference.whole_file import whole_file
+from timeviper.inference.files.whole_file import whole_file
 with whole_file(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()

@@ -1,0 +1,1 @@
+"""Files that are whole or not there: sealed headers, tensors that are mapped, locks."""
