@@ -1,6 +1,6 @@
 # What can be done here. `make` alone, or `make help`, prints this list.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check parity gpu bench docs clean
+.PHONY: help setup demo test check parity gpu bench bench-gpu docs clean
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,7 +11,7 @@ TESTS  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 QUICK  := -n 2 -m "not slow and not gpu"
 
 help:  ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.dev  ## Install the package and the developer's tools into .venv
 
@@ -36,7 +36,12 @@ gpu: $(VENV)/.dev  ## Run the tests that need a CUDA device
 	@$(TESTS) -m gpu
 
 bench: $(VENV)/.dev  ## Run the timed scripts; each checks its results before it prints
-	@for script in scan_cpu decode ask_hour; do \
+	@for script in scan_cpu decode ask_hour state_file; do \
+		echo "benchmarks/$$script.py"; $(BIN)/python -m benchmarks.$$script || exit 1; done
+
+bench-gpu: $(VENV)/.dev  ## The same on a CUDA device, at the sizes of the 9B model
+	@for script in scan_gpu attention_gpu products_gpu prefill_gpu decode_gpu tower_gpu planner_gpu \
+			pipeline_gpu state_file_gpu session_gpu; do \
 		echo "benchmarks/$$script.py"; $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 docs: $(VENV)/.dev  ## Run the code blocks of the documents and check their links
