@@ -11,10 +11,12 @@ from torch import nn
 from timeviper.core.precision import Precision
 from timeviper.inference.planning.live_bytes import LiveBytes
 from timeviper.inference.planning.rehearsal import CUDA_BLOCK, ops_of
-from timeviper.model.config import DecoderConfig, TimeViperConfig, TransferPlan
+from timeviper.model.config import TimeViperConfig, TransferPlan
 from timeviper.model.decoder import Decoder
 from timeviper.model.linear import quantize_
 from timeviper.model.pattern import LayerKind
+from timeviper.model.vision.fp8 import quantize_tower_
+from timeviper.model.vision.towers import build_tower
 from timeviper.model.vlm import TimeViper
 
 _KIND_NAMES = {
@@ -69,7 +71,7 @@ def weight_bytes(
         config: the model.
         precision: number format that they are kept in.
         tower: whether vision tower and projector are there.
-        fp8: whether the layers' matrices are kept in FP8, with a scale a row.
+        fp8: whether matrices of the decoder's and the tower's layers are kept in FP8.
 
     Returns:
         Bytes, without what an allocator rounds up.
@@ -79,17 +81,20 @@ def weight_bytes(
         parts = {name: count for name, count in parts.items() if name not in _EYES}
     whole = sum(parts.values()) * precision.bytes
     fp8 = fp8 or precision is Precision.FP8
-    return whole - (_saved(config.decoder, precision) if fp8 else 0)
+    return whole - (_saved(config, precision, tower=tower) if fp8 else 0)
 
 
 @lru_cache(maxsize=16)
-def _saved(config: DecoderConfig, precision: Precision) -> int:
-    """Bytes that the decoder's layers need less in FP8."""
+def _saved(config: TimeViperConfig, precision: Precision, *, tower: bool) -> int:
+    """Bytes that the decoder's layers, and those of a tower, need less in FP8."""
     with torch.device("meta"):
-        layers = Decoder(config).to(precision.dtype).layers
-    before = _bytes(layers)
+        layers = Decoder(config.decoder).to(precision.dtype).layers
+        vision = build_tower(config.vision).to(precision.dtype)
+    before = _bytes(layers) + _bytes(vision)
     quantize_(layers)
-    return before - _bytes(layers)
+    if tower:
+        quantize_tower_(vision)
+    return before - _bytes(layers) - _bytes(vision)
 
 
 def _bytes(module: nn.Module) -> int:
