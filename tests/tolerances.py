@@ -42,6 +42,10 @@ TOL = SimpleNamespace(
     times=Tol(f64=1e-9, f32=1e-6),
     weights=Tol(f64=0.0, f32=0.0, bf16=0.0),
     training=Tol(f64=1e-9, f32=2e-5, bf16=3e-2),
+    # Weights after some steps of another sharding; a bias of keys has no true gradient
+    # (decision 0013), so Adam makes steps of its rounding.
+    sharded=Tol(f32=1e-4),
+    unlearned=Tol(f32=1e-2),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,14 +115,24 @@ def _frames(frames: int | None, hours: float | None, fps: float) -> int:
         )
     if frames is not None:
         return frames
-    count = round((hours or 0.0) * 3600 * fps)
-    if count < 1:
+    count = (hours or 0.0) * 3600 * fps
+    if not 0.5 < count < math.inf:
         raise RequestError(
             want="a video of at least one frame",
             got=f"{hours} hours at {fps} frames a second",
             do="give more hours or more frames a second",
         )
-    return count
+    return round(count)
+
+
+def _bytes_of(gpu_gib: float) -> int:
+    if not 0 < gpu_gib < math.inf:
+        raise RequestError(
+            want="memory of a GPU above 0 GiB",
+            got=f"{gpu_gib} GiB",
+            do="give what it has, for example --gpu-gib 80, or leave it out for this machine",
+        )
+    return int(gpu_gib * _GIB)
 
 
 def _load(
@@ -140,7 +151,7 @@ def _load(
     from timeviper.inference.planning.planner import Setting
 
     device = torch.device("cuda") if gpu_gib is not None else pick_device()
-    limit = int(gpu_gib * _GIB) if gpu_gib is not None else total_bytes(device)
+    limit = _bytes_of(gpu_gib) if gpu_gib is not None else total_bytes(device)
     fp8 = precision == "fp8"
     load = Load(
         config=config,
