@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,11 @@ GROWTH = 1.25
 _LEAST_ROOM = 16
 # Own keys behind a shared prefix that a further fork still copies: a question and its answer.
 _SHORT = 4096
+# Room for fewer slots than this never leaves the device: copies would take longer than attention.
+LEAST_IN_HOST = 8192
+
+# Makes unwritten rows of a shape, like a tensor.
+Room = Callable[[tuple[int, ...], Tensor], Tensor]
 
 
 @dataclass
@@ -105,20 +110,45 @@ class AttentionMemory:
         front, shape = self.shared.length, (len(self.lengths), max(self.lengths, default=0))
         rows: list[Tensor] = []
         for before, own in ((self.shared.k, self.k), (self.shared.v, self.v)):
-            row = own.new_empty(*shape, *own.shape[2:])
+            row = alike((*shape, *own.shape[2:]), before)
             row[:, :front] = before[:front]
             row[:, front:] = own[:, : shape[1] - front]
             rows.append(row)
         return fresh(rows[0], rows[1], self.lengths)
 
-    def reserve(self, capacity: int) -> AttentionMemory:
-        """The same keys, own rows in a buffer of their own with that many slots or more."""
+    def reserve(self, capacity: int, room: Room | None = None) -> AttentionMemory:
+        """The same keys, own rows in a buffer of their own with that many slots or more.
+
+        Args:
+            capacity: slots of each row.
+            room: makes the rows of long memories, `in_host` for instance; None leaves them where
+                they are.
+        """
         longest = max(self.own, default=0)
         shape = (len(self.lengths), max(capacity, longest), *self.k.shape[2:])
+        make = alike if room is None or shape[1] < LEAST_IN_HOST else room
         # Unwritten slots take no memory of a CPU.
-        k, v = self.k.new_empty(shape), self.v.new_empty(shape)
+        k, v = make(shape, self.k), make(shape, self.v)
         k[:, :longest], v[:, :longest] = self.k[:, :longest], self.v[:, :longest]
         return AttentionMemory(_Buffer(k, v, self.own), self.lengths, self.shared)
+
+    def lies_on(self, device: torch.device) -> bool:
+        """Whether no key lies elsewhere."""
+        held = [self.k] if self.shared is None else [self.k, self.shared.k]
+        return all(keys.device == device for keys in held)
+
+
+def alike(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Unwritten rows where others lie; page-locked if those are."""
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    return torch.empty(shape, dtype=like.dtype, pin_memory=like.is_pinned())
+
+
+def in_host(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Unwritten rows in host memory; page-locked, so that a GPU copies them at the link's rate."""
+    pinned = like.device.type == "cuda" or like.is_pinned()
+    return torch.empty(shape, dtype=like.dtype, pin_memory=pinned)
 
 
 def extend(
@@ -149,7 +179,7 @@ def extend(
     if torch.is_grad_enabled() and (k.requires_grad or memory.k.requires_grad):
         return _append_out_of_place(_copied(memory, needed), k, v, added)
     if not _writable(memory) or needed > memory.k.shape[1]:
-        memory = _copied(memory, max(int(needed * GROWTH), needed + _LEAST_ROOM))
+        memory = _grown(memory, max(int(needed * GROWTH), needed + _LEAST_ROOM), k)
     _write(memory.k, k, memory.own, added)
     _write(memory.v, v, memory.own, added)
     longer = AttentionMemory(memory.buffer, total, memory.shared)
@@ -184,7 +214,10 @@ def stack_attention(
     held = list(zip(parts, counts, strict=True))
     own = tuple(n for part, count in held for n in (part.own if part else (0,) * count))
     shape = (len(own), int(max(own) * GROWTH) + 1, *known.k.shape[2:])
-    k, v = known.k.new_zeros(shape), known.v.new_zeros(shape)
+    # In host memory if any of them is: there they fit.
+    lying = [part.k for part in parts if part is not None]
+    like = next((keys for keys in lying if keys.device.type == "cpu"), lying[0])
+    k, v = (alike(shape, like).zero_() for _ in range(2))
     row = 0
     for part, count in held:
         if part is not None:
@@ -210,6 +243,16 @@ def _writable(memory: AttentionMemory) -> bool:
         return False
     # What inference mode made may not be written to outside of it.
     return torch.is_inference_mode_enabled() or not memory.k.is_inference()
+
+
+def _grown(memory: AttentionMemory, capacity: int, new: Tensor) -> AttentionMemory:
+    """Its own rows with more room; the first keys behind a prefix stay where they are made."""
+    longest, shape = max(memory.own, default=0), (len(memory.own), capacity, *memory.k.shape[2:])
+    like = memory.k if longest else new.to(memory.k.dtype)
+    k, v = (alike(shape, like).zero_() for _ in range(2))
+    if longest:
+        k[:, :longest], v[:, :longest] = memory.k[:, :longest], memory.v[:, :longest]
+    return AttentionMemory(_Buffer(k, v, memory.own), memory.lengths, memory.shared)
 
 
 def _copied(memory: AttentionMemory, capacity: int) -> AttentionMemory:
@@ -238,7 +281,7 @@ def _write(rows: Tensor, new: Tensor, lengths: tuple[int, ...], added: tuple[int
         rows[:, lengths[0] : lengths[0] + added[0]] = to_rows(new, added)
     else:
         row, slot = _slots(lengths, added, rows.device)
-        rows[row, slot] = new.to(rows.dtype)
+        rows[row, slot] = new.to(rows)
 
 
 def _slots(

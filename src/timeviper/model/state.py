@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timeviper.core.errors import LayoutError
-from timeviper.model.keys import AttentionMemory, extend, stack_attention
+from timeviper.model.keys import AttentionMemory, Room, extend, stack_attention
 from timeviper.model.tokens import Tokens, join
 
 __all__ = [
@@ -147,7 +147,12 @@ class DecoderState:
         )
 
     def reserve(
-        self, factor: float, spare: int, *, since: DecoderState | None = None
+        self,
+        factor: float,
+        spare: int,
+        *,
+        since: DecoderState | None = None,
+        room: Room | None = None,
     ) -> DecoderState:
         """The same state with room for more keys, so that none are copied while it grows.
 
@@ -155,6 +160,7 @@ class DecoderState:
             factor: how many times as many keys each layer and site will hold.
             spare: slots beyond that.
             since: an earlier state; only what came after it is counted `factor` times.
+            room: makes the rows of long memories, as in `AttentionMemory.reserve`.
         """
         before = since or DecoderState((None,) * len(self.memories), (None,) * len(self.pending))
 
@@ -162,7 +168,7 @@ class DecoderState:
             known = isinstance(earlier, AttentionMemory)
             base = max(earlier.own, default=0) if known else 0
             grown = max(memory.own, default=0) - base
-            return memory.reserve(base + math.ceil(grown * factor) + spare)
+            return memory.reserve(base + math.ceil(grown * factor) + spare, room)
 
         return DecoderState(
             tuple(

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from timeviper.core.errors import LayoutError
 from timeviper.model import keys as keys_module
-from timeviper.model.keys import AttentionMemory, extend, is_same, stack_attention
+from timeviper.model.keys import (
+    LEAST_IN_HOST,
+    AttentionMemory,
+    extend,
+    fresh,
+    in_host,
+    is_same,
+    stack_attention,
+)
+from timeviper.ops.attention_parts import SharedKeys
 
 
 def keys(total: int, first: float = 0.0) -> torch.Tensor:
@@ -165,3 +174,39 @@ def test_gradients_reach_what_was_appended_behind_a_prefix() -> None:
     assert k.grad is not None
     assert k.grad[:, 0, 0].tolist() == [1.0, 2.0]
     assert longer.lengths == (5,)
+
+
+def test_long_rows_can_be_moved_to_host_memory_and_go_on_there() -> None:
+    made: list[tuple[int, ...]] = []
+
+    def room(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+        made.append(shape)
+        return in_host(shape, like)
+
+    short, long = grown(9).reserve(100, room), grown(9).reserve(LEAST_IN_HOST, room)
+    assert made == [(1, LEAST_IN_HOST, 1, 2)] * 2
+    assert short.k.shape[1] == 100
+    before = long.k.data_ptr()
+    longer = more(long, 5, first=70.0)
+    assert longer.k.data_ptr() == before
+    assert rows(longer) == rows(more(short, 5, first=70.0))
+    assert rows(long) == rows(grown(9))
+
+
+def test_a_fork_of_keys_elsewhere_makes_its_own_where_the_new_ones_are() -> None:
+    # A tensor without data stands for another device: what is new must not join it.
+    away = torch.empty(50, 1, 2, device="meta")
+    memory = AttentionMemory(
+        fresh(away[None, :0], away[None, :0], (0,)).buffer,
+        (50,),
+        SharedKeys(k=away, v=away, length=50),
+    )
+    forked = more(memory.fork(1), 3)
+    assert forked.k.device.type == "cpu"
+    assert forked.lengths == (53,)
+    assert forked.shared is not None
+    assert forked.shared.k is away
+    assert not forked.lies_on(torch.device("cpu"))
+    assert grown(3).lies_on(torch.device("cpu"))
+    # Copied into each row, they stay where the long part is.
+    assert memory.fork(1).whole().k.device.type == "meta"
