@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.tolerances import TOL, close
-from timeviper.model.block import Block
+from timeviper.model.block import Block, Stream
 from timeviper.model.decoder import Decoder
 from timeviper.model.init import init_decoder
 from timeviper.model.presets import nano_9b
@@ -36,8 +36,8 @@ def decoder() -> Decoder:
 def _by_chunks(block: Block, x: Tensor) -> tuple[Tensor, Memory]:
     memory, parts = None, []
     for part in x.split(CHUNK):
-        y, memory = block(part, memory, lengths=(len(part),))
-        parts.append(y)
+        y, memory = block(Stream(part), memory, lengths=(len(part),))
+        parts.append(y.sum())
     return torch.cat(parts), memory
 
 
@@ -51,7 +51,8 @@ def test_one_call_beyond_every_edge(decoder: Decoder, layer: int) -> None:
     generator = torch.Generator("cuda").manual_seed(1)
     tokens, hidden = EDGES[-1] + NEAR + 5, decoder.config.hidden_size
     x = torch.randn(tokens, hidden, generator=generator, device="cuda", dtype=torch.bfloat16)
-    whole, after = block(x, None, lengths=(tokens,))
+    stream, after = block(Stream(x), None, lengths=(tokens,))
+    whole = stream.sum()
     pieces, carried = _by_chunks(block, x)
     for edge in EDGES:
         near = slice(edge - NEAR, edge + NEAR)
