@@ -19,11 +19,12 @@ class _Lanes:
 
     Args:
         jobs: pieces of work, in order.
-        capacity: frames that may wait, for the job being consumed and for all others together.
+        capacity: frames that may wait for the job being consumed.
+        ahead: frames that may wait for all others together.
     """
 
-    def __init__(self, jobs: Sequence[NDArray[np.int64]], capacity: int) -> None:
-        self._jobs, self._capacity = jobs, capacity
+    def __init__(self, jobs: Sequence[NDArray[np.int64]], *, capacity: int, ahead: int) -> None:
+        self._jobs, self._capacity, self._ahead = jobs, capacity, ahead
         self._changed = threading.Condition()
         self._lanes: list[deque[Item]] = [deque() for _ in jobs]
         self._finished = [False] * len(jobs)
@@ -90,7 +91,7 @@ class _Lanes:
     def _has_room(self, job: int) -> bool:
         if job == self._head:
             return len(self._lanes[job]) < self._capacity
-        return self._waiting < self._capacity
+        return self._waiting < self._ahead
 
 
 def run_in_order(
@@ -106,7 +107,8 @@ def run_in_order(
         jobs: ascending frame numbers, cut where reading can start afresh.
         open_reader: makes a reader for one worker.
         workers: threads.
-        capacity: frames that may wait for the consumer, of the job at the head and of the others.
+        capacity: frames a worker that may wait for the consumer: so many of the job at the head,
+            and of later jobs so many for each other worker; none stops for a slow head.
 
     Yields:
         Number and pixels of each frame that could be decoded.
@@ -114,7 +116,7 @@ def run_in_order(
     Raises:
         Exception: whatever a worker failed with.
     """
-    lanes = _Lanes(jobs, capacity)
+    lanes = _Lanes(jobs, capacity=capacity, ahead=capacity * max(1, workers - 1))
 
     def work() -> None:
         try:

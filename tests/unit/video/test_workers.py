@@ -71,14 +71,26 @@ def test_no_jobs_no_results() -> None:
     assert list(run_in_order([], Tape().open, workers=0, capacity=1)) == []
 
 
+def test_no_worker_waits_for_the_head() -> None:
+    """All later jobs are read while nobody consumes, as long as there is room a worker."""
+    tape = Tape()
+    results = run_in_order(jobs_of(5, 10), tape.open, workers=5, capacity=10)
+    next(results)
+    deadline = time.monotonic() + 10.0
+    while len(tape.read) < 50 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(tape.read) == list(range(50))
+    results.close()
+
+
 def test_what_waits_is_bounded() -> None:
     tape = Tape()
     results = run_in_order(jobs_of(20, 10), tape.open, workers=3, capacity=8)
     next(results)
     time.sleep(0.2)
-    # Eight of the job at the head are taken at once and eight more may wait, eight of later jobs,
-    # and each worker holds one.
-    assert len(tape.read) <= 8 + 8 + 8 + 3
+    # Eight of the job at the head are taken at once and eight more may wait, sixteen of later
+    # jobs, and each worker holds one.
+    assert 3 + 16 <= len(tape.read) <= 8 + 8 + 16 + 3
     results.close()
 
 
