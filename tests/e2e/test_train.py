@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.program import assert_refused, called, timeviper
+from tests.unit.training.crew import finish, launch
 from tests.unit.training.journey import STEPS, write_run
 from timeviper.cli.train import apply
 from timeviper.core.errors import ConfigError
@@ -88,6 +89,23 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
         # A step that was done twice had the same loss both times.
         assert found.setdefault(row["step"], row["loss"]) == row["loss"]
     assert sorted(found) == list(range(1, 17))
+
+
+@pytest.mark.slow
+def test_a_process_that_loses_its_peer_says_so_and_ends(tmp_path: Path) -> None:
+    path = write_run(tmp_path, save_every_seconds=0.0)
+    words = ("train", path, "--device", "cpu", "--set", "stages.0.steps=100000")
+    first, second = launch("timeviper", *words, ranks=2)
+    log = tmp_path / "out/align/run.jsonl"
+    while not (log.exists() and len(log.read_text().splitlines()) > 2):
+        assert first.poll() is None
+        time.sleep(0.02)
+    second.kill()
+    (code, _, said), _ = finish([first, second])
+    assert code == 2, said
+    for part in ("expected", "all 2 processes", "look for the process that died first"):
+        assert part in said
+    assert whole_steps(tmp_path / "out/align/run")
 
 
 def test_refusals_say_what_to_do(tmp_path: Path) -> None:

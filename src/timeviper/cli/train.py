@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Generator
@@ -15,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.table import Table
 
+from timeviper.cli.guard import EXIT_BAD_INPUT
 from timeviper.cli.sizes import size
-from timeviper.cli.terminal import messages, print_json, results
+from timeviper.cli.terminal import messages, print_error, print_json, results
 
 if TYPE_CHECKING:
     from timeviper.training.budget import Forecast
@@ -81,7 +84,7 @@ def train(  # noqa: PLR0913
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     group = join(device)
     end = float("inf") if minutes is None else began + 60 * minutes
-    with _asked_to_stop() as asked:
+    with _asked_to_stop() as asked, _ends_with_its_peers():
         done = _train(
             settings,
             config.parent,
@@ -95,6 +98,21 @@ def train(  # noqa: PLR0913
             "complete" if done else "stopped; the same command goes on from here"
         )
     group.leave()
+
+
+@contextmanager
+def _ends_with_its_peers() -> Generator[None]:
+    """Tell that another process of the run was lost, and end."""
+    from timeviper.training.distributed import PeerError
+
+    try:
+        yield
+    except PeerError as error:
+        print_error(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Threads of gloo that lost their peer may abort a process that ends in the usual way.
+        os._exit(EXIT_BAD_INPUT)
 
 
 def read_json(path: Path) -> dict[str, Any]:
