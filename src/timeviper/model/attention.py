@@ -126,6 +126,16 @@ class AttentionMixer(nn.Module):
         """
         return self._finish(product(self.q_proj, hidden), self.q_norm, places)
 
+    def keys(
+        self,
+        hidden: Float[Tensor, "token hidden"] | Quantized,
+        places: Int[Tensor, " token"] | None,
+        *,
+        product: Product = apply,
+    ) -> Float[Tensor, "token kv_head head_dim"]:
+        """Keys as this layer computes them; arguments as for `queries`."""
+        return self._finish(product(self.k_proj, hidden), self.k_norm, places)
+
     def keys_values(
         self,
         hidden: Float[Tensor, "token hidden"] | Quantized,
@@ -134,7 +144,7 @@ class AttentionMixer(nn.Module):
         product: Product = apply,
     ) -> tuple[Float[Tensor, "token kv_head head_dim"], Float[Tensor, "token kv_head head_dim"]]:
         """Keys and values as this layer computes them; arguments as for `queries`."""
-        k = self._finish(product(self.k_proj, hidden), self.k_norm, places)
+        k = self.keys(hidden, places, product=product)
         return k, product(self.v_proj, hidden).unflatten(-1, (-1, self.head_dim))
 
     def places(

@@ -285,8 +285,8 @@ def _questioned(state: DecoderState, sequences: int) -> NDArray[np.bool_]:
     """Whether an instruction of each sequence is parked, waiting for its end."""
     found = np.zeros(sequences, dtype=bool)
     for pending in state.pending:
-        # Only the oldest part can hold an instruction: `transv` joins the queue when one comes.
-        for part in pending.parked[:1] if pending else ():
+        # An instruction lies in the newest part; several sequences that are asked are one part.
+        for part in pending.parked[-1:] if pending else ():
             found |= np.asarray(part.counts(part.of_kind(SpanKind.INSTRUCTION))) > 0
     return found
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 
 import numpy as np
 import torch
@@ -15,13 +17,10 @@ from timeviper.core.layout import SpanKind
 from timeviper.model.attention import AttentionMixer
 from timeviper.model.block import Block
 from timeviper.model.config import TransferSite
-from timeviper.model.pile import Pile
-from timeviper.model.state import AttentionMemory, extend
+from timeviper.model.pile import AT_ONCE, Pile
+from timeviper.model.state import AttentionMemory
 from timeviper.model.tokens import Tokens, on_device
-from timeviper.ops.attention import attention_weights
-
-# Tokens whose keys are made at once for ranking.
-_AT_ONCE = 4096
+from timeviper.ops.attention_row import attention_row
 
 
 def stream_keep(tokens: Tokens, seen: tuple[int, ...], keep: Fraction) -> NDArray[np.bool_]:
@@ -79,98 +78,95 @@ def attention_keep(
         Mask of shape (token,), true for every token that is not vision.
     """
     pile = tokens if isinstance(tokens, Pile) else Pile.of([tokens])
-    tokens = pile.outline
-    places = tokens.of_kind(SpanKind.VISION)
-    mask = np.ones(len(tokens.kinds), dtype=bool)
-    if len(places) == 0:
-        return mask
-    present = np.asarray(tokens.counts(places), dtype=np.int64)
-    # Only sequences with a video are ranked; others may be empty or hold no instruction.
-    ranked = np.flatnonzero(present)
-    counts, starts = present[ranked], tokens.starts[ranked]
-    keys = None if memory is None else memory.select(ranked.tolist())
-    scores = last_instruction_scores(pile.only(ranked), block, keys)
-    kept = np.array([site.kept(n) for n in counts.tolist()], dtype=np.int64)
-    row = np.repeat(np.arange(len(counts)), counts)
-    slot = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
-    inside = places - starts[row]
-    grid = scores.new_full((len(counts), int(counts.max())), float("-inf"))
-    on = [on_device(a, scores) for a in (row, slot, inside)]
-    grid[on[0], on[1]] = scores[on[0], on[2]]
-    # A stable sort, so that equal scores keep the earlier token on every device.
-    rank = grid.argsort(dim=1, descending=True, stable=True).argsort(dim=1).cpu().numpy()
-    mask[places] = rank[row, slot] < kept[row]
+    outline = pile.outline
+    places = outline.of_kind(SpanKind.VISION)
+    mask = np.ones(len(outline.kinds), dtype=bool)
+    mask[places] = False
+    best: list[tuple[NDArray[np.int64], Tensor]] = []
+    counts = outline.counts(places)
+    for row, own in enumerate(np.split(places, np.cumsum(counts)[:-1])):
+        # Only sequences with a video are ranked; others may be empty or hold no instruction.
+        if len(own):
+            scores = question_scores(pile, row, block, memory)
+            scores = scores[on_device(own - outline.starts[row], scores)]
+            # A stable sort, so that equal scores keep the earlier token on every device.
+            order = scores.argsort(descending=True, stable=True)
+            best.append((own, order[: site.kept(len(own))]))
+    # Asked for after all sequences are on their way, so that the device is waited for once.
+    for own, order in best:
+        mask[own[order.cpu().numpy()]] = True
     return mask
 
 
 @torch.no_grad()
-def last_instruction_scores(
-    tokens: Tokens | Pile, block: Block, memory: AttentionMemory | None
-) -> Float[Tensor, "sequence key"]:
-    """Attention of each sequence's first instruction's last token to that call's tokens.
+def question_scores(
+    pile: Pile, row: int, block: Block, memory: AttentionMemory | None
+) -> Float[Tensor, " key"]:
+    """Attention of a sequence's first instruction's last token to that call's tokens.
+
+    Keys are made and let go a part at a time: nothing as long as the video is kept but scores.
 
     Args:
-        tokens: what reached the layer; an instruction in every sequence.
+        pile: what reached the layer.
+        row: the sequence; it has an instruction.
         block: the layer, an attention layer.
         memory: the layer's keys of earlier calls, which share the softmax; left as it is.
 
     Returns:
-        Softmax weights over all keys the token sees, mean over heads, of the tokens of this call;
-        places past a sequence's length hold nothing of meaning.
+        Softmax weights over all keys the token sees, mean over heads, of the tokens of this call
+        up to itself.
 
     Raises:
         ConfigError: the layer is not an attention layer.
-        LayoutError: a sequence has no instruction.
+        LayoutError: the sequence has no instruction.
     """
     mixer = block.mixer
     if not isinstance(mixer, AttentionMixer):
         raise ConfigError(want="an attention layer", got="another mixer", do="move the site")
-    pile = tokens if isinstance(tokens, Pile) else Pile.of([tokens])
-    tokens, like = pile.outline, pile.parts[0].hidden
-    asking = _asking(tokens)
-    positions = mixer.places(memory, tokens.lengths, like)
-    k = _keys(block, mixer, pile, positions)
-    before = (0,) * len(tokens.lengths) if memory is None else memory.lengths
-    # A copy, so that ranking leaves the layer's own cache untouched.
-    rows = None if memory is None else memory.select(range(len(before))).whole()
-    keys = extend(rows, k, k, lengths=tokens.lengths)
-    places = tokens.starts + asking
-    at = None if positions is None else positions[on_device(places, like)]
-    q = mixer.queries(block.normed(pile.take(places).hidden), at).unsqueeze(1)
-    place = torch.tensor([[b + a] for b, a in zip(before, asking, strict=True)], device=q.device)
-    weights = attention_weights(q, keys.k, positions=place, k_lengths=keys.lengths)
-    scores = weights[:, 0].mean(1)
-    longest = max(tokens.lengths)
-    reach = torch.arange(longest, device=q.device) + torch.tensor(before, device=q.device)[:, None]
-    return scores.gather(1, reach.clamp(max=scores.shape[1] - 1))
+    seen = _asking(pile.outline, row) + 1
+    before = 0 if memory is None else memory.lengths[row]
+    places = None
+    if mixer.rope_theta is not None:
+        places = torch.arange(before, before + seen, device=pile.outline.hidden.device)
+    *_, last = pile.sequence(row, seen)
+    q = mixer.queries(block.normed(last[-1:]), None if places is None else places[-1:])[0]
+    now = _keys(block, mixer, pile.sequence(row, seen), places)
+    weights = attention_row(q, now if memory is None else chain(_past(memory, row, q), now))
+    return weights[:, before:].mean(0)
+
+
+def _past(
+    memory: AttentionMemory, row: int, like: Tensor
+) -> Iterator[Float[Tensor, "token kv_head head_dim"]]:
+    """A sequence's keys of earlier calls, a part at a time, wherever they lie."""
+    if memory.shared is not None:
+        for part in memory.shared.k[: memory.shared.length].split(AT_ONCE):
+            yield part.to(like.device)
+    for part in memory.k[row, : memory.own[row]].split(AT_ONCE):
+        yield part.to(like.device)
 
 
 def _keys(
-    block: Block, mixer: AttentionMixer, pile: Pile, positions: Tensor | None
-) -> Float[Tensor, "token kv_head head_dim"]:
-    """Keys of all tokens, a part at a time: everything that waited comes at once."""
-    parts = [some for part in pile.parts for some in part.hidden.split(_AT_ONCE)]
-    sizes = [len(part) for part in parts]
-    places = [None] * len(parts) if positions is None else positions.split(sizes)
-    keys = [
-        mixer.keys_values(block.normed(part), place)[0]
-        for part, place in zip(parts, places, strict=True)
-    ]
-    return torch.cat(keys)
+    block: Block, mixer: AttentionMixer, parts: Iterable[Tensor], places: Tensor | None
+) -> Iterator[Float[Tensor, "token kv_head head_dim"]]:
+    """Keys of tokens, a part at a time."""
+    done = 0
+    for part in parts:
+        here = None if places is None else places[done : done + len(part)]
+        yield mixer.keys(block.normed(part), here)
+        done += len(part)
 
 
-def _asking(tokens: Tokens) -> NDArray[np.int64]:
-    """Place within each sequence of its first instruction's last token."""
-    asking = np.zeros(len(tokens.lengths), dtype=np.int64)
-    for number, (start, length) in enumerate(zip(tokens.starts, tokens.lengths, strict=True)):
-        kinds = tokens.kinds[start : start + length]
-        instruction = np.flatnonzero(kinds == SpanKind.INSTRUCTION.code)
-        if len(instruction) == 0:
-            raise LayoutError(
-                want="an instruction after the video",
-                got=f"sequence {number} of those with a video has none",
-                do="ask a question, or keep encoding with `more=True`",
-            )
-        gaps = np.flatnonzero(np.diff(instruction) > 1)
-        asking[number] = instruction[gaps[0]] if len(gaps) else instruction[-1]
-    return asking
+def _asking(outline: Tokens, row: int) -> int:
+    """Place within a sequence of its first instruction's last token."""
+    start = outline.starts[row]
+    kinds = outline.kinds[start : start + outline.lengths[row]]
+    instruction = np.flatnonzero(kinds == SpanKind.INSTRUCTION.code)
+    if len(instruction) == 0:
+        raise LayoutError(
+            want="an instruction after the video",
+            got=f"sequence {row} has a video and none",
+            do="ask a question, or keep encoding with `more=True`",
+        )
+    gaps = np.flatnonzero(np.diff(instruction) > 1)
+    return int(instruction[gaps[0]] if len(gaps) else instruction[-1])

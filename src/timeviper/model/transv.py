@@ -16,13 +16,10 @@ from timeviper.core.layout import SpanKind
 from timeviper.model.block import Block
 from timeviper.model.config import DecoderConfig, DropPolicy, TransferSite
 from timeviper.model.keep import attention_keep, stream_keep, whole_keep
-from timeviper.model.pile import Pile, put_by
+from timeviper.model.pile import AT_ONCE, Pile, in_one, put_by
 from timeviper.model.state import AttentionMemory, PendingTransfer, extend
 from timeviper.model.tokens import Tokens, on_device
 from timeviper.ops.attention import attention
-
-# Parts of a queue that are joined as they come: a camera brings them frame by frame.
-_PARKED_TOKENS = 4096
 
 
 class Transfer(nn.Module):
@@ -43,16 +40,21 @@ class Transfer(nn.Module):
         self.alpha = nn.Parameter(torch.empty(()))
 
     def remember(
-        self,
-        dropped: Float[Tensor, "token hidden"],
-        memory: AttentionMemory | None,
-        *,
-        lengths: Sequence[int],
+        self, pile: Pile, places: NDArray[np.int64], memory: AttentionMemory | None
     ) -> AttentionMemory:
-        """Append the cross-attention keys and values of dropped tokens."""
-        k = self.k_proj(dropped).unflatten(-1, (-1, self.head_dim))
-        v = self.v_proj(dropped).unflatten(-1, (-1, self.head_dim))
-        return extend(memory, k, v, lengths=lengths)
+        """Append the cross-attention keys and values of dropped tokens.
+
+        Args:
+            pile: what reached the site.
+            places: of the dropped tokens, ascending, at least one.
+            memory: what was dropped before.
+        """
+        pieces = (
+            (self.k_proj(dropped.hidden), self.v_proj(dropped.hidden))
+            for dropped in pile.pieces(places)
+        )
+        k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in in_one(pieces, len(places)))
+        return extend(memory, k, v, lengths=pile.outline.counts(places))
 
     def forward(
         self,
@@ -136,9 +138,7 @@ class SiteRunner:
         seen = tuple(np.add(pending.seen, pile.outline.counts(vision)).tolist())
         pending = replace(pending, seen=seen)
         if not keep.all() and self.transfer is not None:
-            memory = pending.dropped
-            for dropped in pile.pieces(np.flatnonzero(~keep)):
-                memory = self.transfer.remember(dropped.hidden, memory, lengths=dropped.lengths)
+            memory = self.transfer.remember(pile, np.flatnonzero(~keep), pending.dropped)
             pending = replace(pending, dropped=memory)
         kept = pile.take(np.flatnonzero(keep))
         if self.transfer is not None and pending.dropped is not None:
@@ -166,9 +166,7 @@ def _wait(
 ) -> tuple[Pile, PendingTransfer]:
     """Let go what need not wait: text before a video, and sequences whose question is complete."""
     if _only_waits(tokens, pending):
-        nothing = tokens.take(np.array([], dtype=np.int64))
-        parked = put_by(pending.parked, tokens, most=_PARKED_TOKENS)
-        return Pile.of([nothing]), replace(pending, parked=parked)
+        return _put_by(tokens, pending)
     pile = Pile.of([*pending.parked, tokens])
     whole = pile.outline
     go = np.ones(len(whole.kinds), dtype=bool)
@@ -179,17 +177,28 @@ def _wait(
             go[start + vision[0] : start + length] = False
     if go.all():
         return pile, replace(pending, parked=())
+    if len(whole.lengths) == 1 and not go.any():
+        # A question whose end has not come yet: what waited stays where it is.
+        return _put_by(tokens, pending)
     parked = pile.take(np.flatnonzero(~go))
     return Pile.of([pile.take(np.flatnonzero(go))]), replace(pending, parked=(parked,))
+
+
+def _put_by(tokens: Tokens, pending: PendingTransfer) -> tuple[Pile, PendingTransfer]:
+    """Nothing goes on; all tokens join the queue."""
+    nothing = tokens.take(np.array([], dtype=np.int64))
+    parked = put_by(pending.parked, tokens, most=AT_ONCE)
+    return Pile.of([nothing]), replace(pending, parked=parked)
 
 
 def _only_waits(tokens: Tokens, pending: PendingTransfer) -> bool:
     """Whether every token just joins a queue in which nobody has asked: no need to look closer."""
     if not pending.parked:
         return False
-    # The oldest part speaks for all: whatever opens a queue or asks makes one part of everything.
-    first = pending.parked[0]
-    if any(_asks_or_answers(part.kinds) for part in (first, tokens)):
+    # The ends speak for all: a question that is parked lies in the newest part, and where several
+    # sequences wait, what asks or opens a queue makes one part of everything.
+    first, newest = pending.parked[0], pending.parked[-1]
+    if any(_asks_or_answers(part.kinds) for part in (first, newest, tokens)):
         return False
     return all(q or not n for q, n in zip(first.lengths, tokens.lengths, strict=True))
 

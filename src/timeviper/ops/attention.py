@@ -11,8 +11,6 @@ from timeviper.core.errors import LayoutError
 from timeviper.ops import attention_pieces, attention_streamed
 from timeviper.ops import backend as backends
 from timeviper.ops.attention_parts import SharedKeys
-from timeviper.ops.attention_torch import filled_slots
-from timeviper.ops.autocast import as_written
 from timeviper.ops.packing import check_lengths
 
 
@@ -148,52 +146,6 @@ def warm_attention(
     k = torch.zeros(1, past + most, kv_heads, head_dim, dtype=dtype, device=device)
     for count in attention_pieces.CUDNN_QUERIES:
         attention(q[:count], k, k, q_lengths=[count], k_lengths=[past + count])
-
-
-def attention_weights(
-    q: Float[Tensor, "sequence row head head_dim"],
-    k: Float[Tensor, "sequence capacity kv_head head_dim"],
-    *,
-    positions: Int[Tensor, "sequence row"],
-    k_lengths: Sequence[int],
-    scale: float | None = None,
-) -> Float[Tensor, "sequence row head capacity"]:
-    """Softmax rows of a few chosen queries over all keys they may see.
-
-    Args:
-        q: the chosen queries of each sequence.
-        k: keys of each sequence; slots from `k_lengths[s]` on are ignored.
-        positions: position of each query; it sees the keys up to and including its own.
-        k_lengths: filled slots of each sequence.
-        scale: factor of the scores; None means 1 / sqrt(head_dim).
-
-    Returns:
-        Weights in float32 (float64 for float64 inputs), 0 where a query may not look. A row
-        that may look nowhere is all 0.
-
-    Raises:
-        LayoutError: lengths, heads or capacity do not fit.
-
-    Law: a row times the values is what `attention` returns for that query.
-    """
-    sequences, rows, heads, head_dim = q.shape
-    _check_rows(k, k, sequences, len(k_lengths))
-    _check_filled(k, k_lengths)
-    ratio = _ratio(heads, k.shape[2])
-    work = torch.float64 if q.dtype == torch.float64 else torch.float32
-    filled = filled_slots(k_lengths, k.shape[1], k.device)
-    slots = torch.arange(k.shape[1], device=k.device)
-    seen = filled[:, None] & (slots <= positions[..., None])
-    keys = k.masked_fill(~filled[..., None, None], 0.0).to(work).permute(0, 2, 3, 1)
-    factor = head_dim**-0.5 if scale is None else scale
-    grouped = q.to(work).mul(factor).unflatten(2, (k.shape[2], ratio)).permute(0, 2, 1, 3, 4)
-    with as_written(q):
-        scores = grouped.flatten(2, 3) @ keys
-    scores = scores.unflatten(2, (rows, ratio)).permute(0, 2, 1, 3, 4).flatten(2, 3)
-    # A finite floor: a row that sees nothing would become NaN with -inf.
-    hidden = ~seen[:, :, None]
-    floor = torch.finfo(work).min
-    return scores.masked_fill(hidden, floor).softmax(dim=-1).masked_fill(hidden, 0.0)
 
 
 def _ratio(heads: int, kv_heads: int) -> int:

@@ -18,10 +18,11 @@ from timeviper.model.attention import AttentionMixer
 from timeviper.model.block import Block, Stream
 from timeviper.model.keep import (
     attention_keep,
-    last_instruction_scores,
+    question_scores,
     stream_keep,
     whole_keep,
 )
+from timeviper.model.pile import Pile
 from timeviper.model.state import AttentionMemory
 from timeviper.model.tokens import Tokens
 
@@ -142,7 +143,7 @@ def test_ranking_is_the_layers_own_softmax_row(stack: str, remembered: int) -> N
     else:
         lengths = (0, 0, 0)
     before = past.split(list(lengths))
-    scores = last_instruction_scores(now, block, memory)
+    pile = Pile.of([now])
     mask = attention_keep(now, site(4, "attention", 0.6), block, memory)
     wanted: list[list[int]] = []
     for number, hidden in enumerate(now.hidden.split(list(pack.lengths))):
@@ -150,12 +151,31 @@ def test_ranking_is_the_layers_own_softmax_row(stack: str, remembered: int) -> N
         asking = int(np.flatnonzero(kinds == SpanKind.INSTRUCTION.code)[-1])
         full = torch.cat([before[number], hidden])
         row = brute_row(block, full, lengths[number] + asking, theta)[lengths[number] :]
-        close("row", got=scores[number, : len(hidden)], want=row, tol=TOL.model.f64)
+        got = question_scores(pile, number, block, memory)
+        close("row", got=got, want=row[: asking + 1], tol=TOL.model.f64)
         vision = row[torch.from_numpy(kinds == SpanKind.VISION.code)]
         kept = site(4, "attention", 0.6).kept(len(vision))
         wanted.append(sorted(vision.topk(kept).indices.tolist()))
     assert kept_vision(now, mask) == wanted
     assert mask[now.kinds != SpanKind.VISION.code].all()
+
+
+@pytest.mark.parametrize("stack", ["hybrid", "dense"])
+@torch.no_grad()
+def test_ranking_does_not_depend_on_the_parts(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = toy(stack).layers[4]
+    assert isinstance(block, Block)
+    layout = one(2, [(2, 4)] * 5, 3, 2)
+    now = tokens_of(layout)
+    memory = block(Stream(torch.randn(9, HIDDEN).double()), None, lengths=(9,))[1]
+    assert isinstance(memory, AttentionMemory)
+    want = question_scores(Pile.of([now]), 0, block, memory)
+    for module in ("pile", "keep"):
+        monkeypatch.setattr(f"timeviper.model.{module}.AT_ONCE", 4)
+    # A fork holds the earlier keys as a prefix that it shares.
+    for kept in (memory, memory.fork(1)):
+        got = question_scores(Pile.of([now]), 0, block, kept)
+        close("scores", got=got, want=want, tol=TOL.model.f64)
 
 
 @torch.no_grad()
@@ -166,7 +186,7 @@ def test_ranking_leaves_the_layers_cache_alone() -> None:
     _, memory = block(Stream(now.hidden), None, lengths=now.lengths)
     _, memory = block(Stream(now.hidden), memory, lengths=now.lengths)
     k, lengths, used = memory.k.clone(), memory.lengths, memory.buffer.used
-    last_instruction_scores(now, block, memory)
+    question_scores(Pile.of([now]), 0, block, memory)
     assert torch.equal(memory.k, k)
     assert (memory.lengths, memory.buffer.used) == (lengths, used)
 
@@ -189,13 +209,8 @@ def test_the_first_question_after_the_video_ranks() -> None:
     first = one(1, [(1, 6)], 3, 2)
     talk = tokens_of(chain(first, one(0, [], 2, 1)))
     alone = Tokens.of(talk.hidden[: first.total], first)
-    got = last_instruction_scores(talk, block, None)[0, : first.total]
-    close(
-        "first question",
-        got=got,
-        want=last_instruction_scores(alone, block, None)[0],
-        tol=TOL.model.f64,
-    )
+    got, want = (question_scores(Pile.of([t]), 0, block, None) for t in (talk, alone))
+    close("first question", got=got, want=want, tol=TOL.model.f64)
 
 
 @torch.no_grad()
@@ -220,6 +235,6 @@ def test_refusals_say_what_is_missing() -> None:
     assert isinstance(mamba, Block)
     assert isinstance(attention, Block)
     with pytest.raises(ConfigError, match="an attention layer"):
-        last_instruction_scores(tokens_of(one(1, [(0, 2)], 1, 0)), mamba, None)
+        question_scores(Pile.of([tokens_of(one(1, [(0, 2)], 1, 0))]), 0, mamba, None)
     with pytest.raises(LayoutError, match="instruction after the video"):
-        last_instruction_scores(tokens_of(one(1, [(0, 2)], 0, 0)), attention, None)
+        attention_keep(tokens_of(one(1, [(0, 2)], 0, 0)), site(4, "attention"), attention, None)

@@ -8,7 +8,7 @@ import torch
 
 from tests.unit.model.toys import inputs_for, one
 from timeviper.core.layout import SpanKind, TokenLayout
-from timeviper.model.pile import Pile, put_by
+from timeviper.model.pile import Pile, in_one, put_by
 from timeviper.model.tokens import Tokens, join
 
 LAYOUTS = [one(2, [(1, 4)] * 3, 0, 0), one(0, [(2, 1)], 0, 0), one(0, [(1, 3)] * 2, 3, 0)]
@@ -58,11 +58,49 @@ def test_a_part_that_stays_whole_is_not_copied():
     assert first.hidden.data_ptr() == one_part.hidden.data_ptr()
 
 
-def test_sequences_are_chosen_too():
-    pile, whole = Pile.of(parts(3)), join(parts(3))
-    chosen = np.array([2, 0])
-    same(pile.only(chosen).parts[0], whole.only(chosen))
-    assert pile.only(np.arange(3)) is pile
+@pytest.mark.parametrize("sequences", [1, 3])
+def test_a_sequence_is_its_tokens_in_order(sequences, monkeypatch):
+    monkeypatch.setattr("timeviper.model.pile.AT_ONCE", 4)
+    pile, whole = Pile.of(parts(sequences)), join(parts(sequences))
+    for number, (start, length) in enumerate(zip(whole.starts, whole.lengths, strict=True)):
+        for count in (1, 5, length - 1, length):
+            found = list(pile.sequence(number, count))
+            assert torch.equal(torch.cat(found), whole.hidden[start : start + count])
+            assert max(len(piece) for piece in found) <= 4
+
+
+def test_a_long_part_is_seen_as_several_without_a_copy(monkeypatch):
+    monkeypatch.setattr("timeviper.model.pile.AT_ONCE", 4)
+    whole = join(parts())
+    with torch.no_grad():
+        pile = Pile.of([whole])
+    assert [len(part.kinds) for part in pile.parts] == [4] * 7 + [3]
+    step = 4 * whole.hidden.stride(0) * whole.hidden.itemsize
+    first = whole.hidden.data_ptr()
+    assert [part.hidden.data_ptr() for part in pile.parts] == [first + n * step for n in range(8)]
+    places = np.flatnonzero(np.random.default_rng(1).random(len(whole.kinds)) < 0.4)
+    same(pile.take(places), whole.take(places))
+    # With gradients each piece would be a copy of what is made: there a part stays one.
+    assert len(Pile.of([whole]).parts) == 1
+
+
+def test_pieces_come_into_one_and_are_let_go():
+    rows = torch.arange(12.0).view(6, 2)
+    pieces = [(part, part[:, :1] + 1) for part in rows.split([2, 3, 1])]
+    first, second = in_one(iter(pieces), 6)
+    assert torch.equal(first, rows)
+    assert torch.equal(second, rows[:, :1] + 1)
+    assert in_one([pieces[0]], 2)[0] is pieces[0][0]
+
+
+def test_gradients_go_through_what_is_taken():
+    some = parts()
+    hidden = [part.hidden.clone().requires_grad_() for part in some]
+    pile = Pile.of([part.with_hidden(h) for part, h in zip(some, hidden, strict=True)])
+    pile.take(np.array([1, 3, 20])).hidden.sum().backward()
+    touched = torch.cat([h.grad for h in hidden if h.grad is not None])
+    assert touched.any(-1).nonzero().flatten().tolist() == [1, 3, 17]
+    assert hidden[1].grad is None
 
 
 def test_a_queue_of_frames_one_by_one_stays_short_and_keeps_its_past():

@@ -172,7 +172,7 @@ def test_full_parked_parts_are_never_copied_while_a_video_streams(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Six tokens of a clip reach the second site: three clips make a part.
-    monkeypatch.setattr("timeviper.model.transv._PARKED_TOKENS", 18)
+    monkeypatch.setattr("timeviper.model.transv.AT_ONCE", 18)
     decoder = toy("hybrid", [site(1, "uniform_stream"), site(4, "attention", 0.9)])
     clip = one(0, [(1, 4)] * 2, 0, 0)
     x = inputs_for(clip)

@@ -9,7 +9,7 @@ from tests.tolerances import TOL, close
 from tests.unit.ops.draws import cached_keys, gradients, slow_attention, unchecked
 from timeviper.core.errors import LayoutError
 from timeviper.ops import attention_torch as room
-from timeviper.ops.attention import attention, attention_weights
+from timeviper.ops.attention import attention
 
 raw_attention = unchecked(attention)
 
@@ -122,54 +122,6 @@ def test_cross_attention_may_have_fewer_keys_than_queries_or_none(sequences: int
     close("nothing", got=nothing, want=torch.zeros_like(q), tol=0.0)
 
 
-@pytest.mark.parametrize("ratio", [1, 3])
-def test_rows_times_values_are_the_attention_outputs(ratio: int) -> None:
-    k_lengths, queries = [9, 6, 12], 2
-    q = torch.randn(6, 2 * ratio, 8, dtype=torch.float64, requires_grad=True)
-    k, v = cached_keys(k_lengths)
-    want = attention(q, k, v, q_lengths=[2, 2, 2], k_lengths=k_lengths)
-    positions = torch.tensor(k_lengths)[:, None] - queries + torch.arange(queries)
-    rows = q.reshape(3, queries, 2 * ratio, 8)
-    weights = attention_weights(rows, k, positions=positions, k_lengths=k_lengths)
-    values = v.nan_to_num().repeat_interleave(ratio, dim=2)
-    got = torch.einsum("srhc,schd->srhd", weights, values).flatten(0, 1)
-    close("y", got=got, want=want, tol=TOL.attention.f64)
-    for a, b in zip(gradients([got], [q, k]), gradients([want], [q, k]), strict=True):
-        close("gradient", got=a, want=b, tol=TOL.attention.f64)
-
-
-def test_rows_sum_to_one_and_are_zero_where_they_may_not_look() -> None:
-    k, _ = cached_keys([9, 4], dtype=torch.bfloat16)
-    q = torch.randn(2, 3, 4, 8).bfloat16()
-    positions = torch.tensor([[0, 5, 8], [3, 100, 2]])
-    weights = attention_weights(q, k, positions=positions, k_lengths=[9, 4])
-    assert weights.dtype == torch.float32
-    assert weights.shape == (2, 3, 4, 12)
-    close("sums", got=weights.sum(-1), want=torch.ones(2, 3, 4), tol=TOL.attention.f32)
-    assert weights[0, 0, :, 1:].abs().max() == 0
-    assert weights[0, 1, :, 6:].abs().max() == 0
-    assert weights[1, 1, :, 4:].abs().max() == 0
-
-
-def test_a_row_that_may_look_nowhere_is_zero_with_finite_gradients() -> None:
-    q = torch.randn(2, 1, 2, 8, requires_grad=True)
-    k, _ = cached_keys([0, 3], dtype=torch.float32)
-    positions = torch.tensor([[0], [-1]])
-    weights = attention_weights(q, k, positions=positions, k_lengths=[0, 3])
-    assert weights.abs().max() == 0
-    (weights * torch.randn_like(weights)).sum().backward()
-    assert q.grad is not None
-    assert q.grad.abs().max() == 0
-
-
-def test_scale_of_the_rows() -> None:
-    q, (k, _) = torch.randn(1, 1, 2, 8).double(), cached_keys([5], spare=0)
-    call = {"positions": torch.tensor([[4]]), "k_lengths": [5]}
-    got = attention_weights(q, k, **call, scale=0.25)
-    want = attention_weights(q * 0.25 * 8**0.5, k, **call)
-    close("weights", got=got, want=want, tol=TOL.attention.f64)
-
-
 def test_refusals_name_the_numbers() -> None:
     q, (k, v) = torch.randn(5, 4, 8).double(), cached_keys([9, 4])
     with pytest.raises(LayoutError, match="q_lengths that sum to the 5"):
@@ -184,5 +136,3 @@ def test_refusals_name_the_numbers() -> None:
         attention(q, k, v, q_lengths=[5], k_lengths=[9])
     with pytest.raises(LayoutError, match="values shaped like the keys"):
         raw_attention(q, k, v[:, :5], q_lengths=[2, 3], k_lengths=[9, 4])
-    with pytest.raises(LayoutError, match="sequences; got keys of 2"):
-        unchecked(attention_weights)(q[None], k, positions=torch.zeros(1, 5).long(), k_lengths=[9])

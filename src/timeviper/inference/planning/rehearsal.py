@@ -23,6 +23,7 @@ from timeviper.inference.planning.live_bytes import LiveBytes
 from timeviper.model.config import DecoderConfig, DropPolicy
 from timeviper.model.decoder import Decoder
 from timeviper.model.linear import quantize_
+from timeviper.model.pile import AT_ONCE, put_by
 from timeviper.model.state import (
     AttentionMemory,
     DecoderState,
@@ -190,7 +191,13 @@ class _Stage:
     def _another(self, state: DecoderState, number: int) -> DecoderState:
         """A state of its own, as of another video; a little longer, so that none is the same."""
         other = state.select([0]).reserve(1.0, (self._course.spare or 0) + number)
-        return DecoderState(tuple(self._longer(m, number) for m in other.memories), other.pending)
+        waits = tuple(None if p is None else self._waits(p) for p in other.pending)
+        return DecoderState(tuple(self._longer(m, number) for m in other.memories), waits)
+
+    def _waits(self, pending: PendingTransfer) -> PendingTransfer:
+        """With parked tokens of its own, of as many as another's."""
+        parked = (part.with_hidden(self._hidden(len(part.kinds))) for part in pending.parked)
+        return replace(pending, parked=tuple(parked))
 
     def _ask(self, states: Sequence[DecoderState]) -> None:
         """Questions one after another on forks, then the first steps of all answers together."""
@@ -244,7 +251,8 @@ class _Stage:
             return None, vision, text
         if site.policy is not DropPolicy.UNIFORM_STREAM:
             parked = Tokens(self._hidden(vision + text), _kinds(vision, text), (vision + text,))
-            return replace(pending, parked=(*pending.parked, parked)), 0, 0
+            queue = put_by(pending.parked, parked, most=AT_ONCE)
+            return replace(pending, parked=queue), 0, 0
         seen = pending.seen[0]
         kept = int((seen + vision) * site.keep) - int(seen * site.keep)
         dropped = self._longer(pending.dropped, vision - kept)
