@@ -106,21 +106,24 @@ def gathered(seen: Iterator[Seen], frames: int) -> Generator[Seen, None, None]:
         The same frames in fewer pieces.
     """
     waiting: list[Seen] = []
-    count = 0
     for piece in seen:
-        if waiting and count + len(piece.asked) > frames:
-            yield _joined(waiting)
-            waiting, count = [], 0
+        if waiting and _frames(waiting) + len(piece.asked) > frames:
+            yield _taken(waiting)
         waiting.append(piece)
-        count += len(piece.asked)
-        if count >= frames:
-            yield _joined(waiting)
-            waiting, count = [], 0
+        if _frames(waiting) >= frames:
+            yield _taken(waiting)
     if waiting:
-        yield _joined(waiting)
+        yield _taken(waiting)
 
 
-def _joined(pieces: list[Seen]) -> Seen:
+def _frames(pieces: list[Seen]) -> int:
+    return sum(len(piece.asked) for piece in pieces)
+
+
+def _taken(waiting: list[Seen]) -> Seen:
+    """All pieces as one; none of them waits any longer, nor takes memory beside it."""
+    pieces = waiting.copy()
+    waiting.clear()
     if len(pieces) == 1:
         return pieces[0]
     return Seen(

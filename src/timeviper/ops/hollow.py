@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from timeviper.ops.attention_parts import Shared
+from timeviper.ops.attention_streamed import BLOCK_KEYS
 from timeviper.ops.fp8 import E4M3, Activation, Quantized
 
 # Segments that a walk of the scan is cut into at most, each with a state at both of its ends.
@@ -21,6 +23,8 @@ _SPLITS = 64
 
 # What tensors without data stand for while something is rehearsed.
 _REHEARSED: ContextVar[str] = ContextVar("timeviper_rehearsed_device", default="cuda")
+# Whether long keys are thought to lie in host memory, from where attention has them copied.
+_STREAMS: ContextVar[bool] = ContextVar("timeviper_rehearsed_streams", default=False)
 
 
 def stands_for(device: torch.device) -> str:
@@ -29,12 +33,18 @@ def stands_for(device: torch.device) -> str:
 
 
 @contextmanager
-def rehearsing(device_type: str) -> Generator[None]:
-    """Inside `with`, tensors without data stand for a device of that type."""
-    token = _REHEARSED.set(device_type)
+def rehearsing(device_type: str, *, streams: bool = False) -> Generator[None]:
+    """Inside `with`, tensors without data stand for a device of that type.
+
+    Args:
+        device_type: its type.
+        streams: whether attention has its keys copied from host memory.
+    """
+    token, streaming = _REHEARSED.set(device_type), _STREAMS.set(streams)
     try:
         yield
     finally:
+        _STREAMS.reset(streaming)
         _REHEARSED.reset(token)
 
 
@@ -88,16 +98,20 @@ def attention(  # noqa: PLR0913
     k_lengths: Sequence[int],
     causal: bool = True,
     scale: float | None = None,
-    shared: object = None,
+    shared: Shared | None = None,
 ) -> Tensor:
     """As `ops.attention.attention`: two parts with their masses, merged in float32."""
+    longest = max([*k_lengths, *(front.length for front in shared or () if front is not None)])
+    # Keys and values of two blocks, the last of which may be longer by the queries.
+    block = min(longest, BLOCK_KEYS + len(q)) if _STREAMS.get() else 0
+    blocks = k.new_empty(2, 2, block, *k.shape[2:])
     parts = [q.new_empty(q.shape) for _ in range(2)]
     masses = q.new_empty(2, *q.shape[:2], dtype=torch.float32)
     # Ragged rows are packed without their gaps.
     packed = [k.new_empty(sum(k_lengths), *k.shape[2:]) for _ in range(2 * (len(k_lengths) > 1))]
     merged = q.new_empty(q.shape, dtype=torch.float32)
     out = q.new_empty(q.shape)
-    del parts, masses, packed, merged
+    del blocks, parts, masses, packed, merged
     return out
 
 
@@ -169,6 +183,27 @@ def gated_rms_norm_fp8(
     return _rounded(x)
 
 
+def add_layer_norm(
+    stream: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """As `ops.layer_norm.add_layer_norm`."""
+    return stream.new_empty(stream.shape), stream.new_empty(stream.shape)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """As `ops.linear_gelu.linear_gelu`: the GELU ends the product."""
+    return x.new_empty(*x.shape[:-1], len(weight))
+
+
+def patch_attention(qkv: Tensor, heads: int) -> Tensor:
+    """As `ops.patch_attention.patch_attention`: outputs and their masses."""
+    frames, patches, wide = qkv.shape
+    masses = qkv.new_empty(frames, heads, patches, dtype=torch.float32)
+    out = qkv.new_empty(frames, patches, wide // 3)
+    del masses
+    return out
+
+
 def quantize(x: Tensor, activation: Activation = "none") -> Quantized:
     """As `ops.linear.quantize`."""
     return _rounded(x)
@@ -197,6 +232,9 @@ OPS: MappingProxyType[str, Callable[..., Any]] = MappingProxyType(
         "add_rms_norm_fp8": add_rms_norm_fp8,
         "gated_rms_norm_fp8": gated_rms_norm_fp8,
         "squared_relu": squared_relu,
+        "add_layer_norm": add_layer_norm,
+        "linear_gelu": linear_gelu,
+        "patch_attention": patch_attention,
         "quantize": quantize,
         "fp8_linear": fp8_linear,
     }

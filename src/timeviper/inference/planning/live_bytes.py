@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import Any, final
 
 import torch
@@ -43,10 +44,25 @@ class LiveBytes(TorchDispatchMode):
         self.peak = 0
         self._block, self._host, self._refuse = block, host, refuse
         self._known = {_key(tensor.untyped_storage()) for tensor in ignore}
+        self._aside: set[int] = set()
+        self._setting_aside = False
 
     def restart(self) -> None:
         """Forget the highest count so far."""
         self.peak = self.live
+
+    @contextmanager
+    def elsewhere(self) -> Generator[None]:
+        """Inside, what is made is thought to lie in other memory: it counts nothing."""
+        self._setting_aside = True
+        try:
+            yield
+        finally:
+            self._setting_aside = False
+
+    def is_elsewhere(self, tensor: Tensor) -> bool:
+        """Whether a tensor was made inside of `elsewhere`."""
+        return _key(tensor.untyped_storage()) in self._aside
 
     def __torch_dispatch__(
         self,
@@ -87,6 +103,9 @@ class LiveBytes(TorchDispatchMode):
         if key in self._known:
             return
         size = -(-storage.nbytes() // self._block) * self._block
+        if self._setting_aside:
+            self._aside.add(key)
+            size = 0
         if self._refuse is not None:
             self._refuse(size)
         self._known.add(key)
@@ -96,6 +115,7 @@ class LiveBytes(TorchDispatchMode):
 
     def _part(self, key: int, size: int) -> None:
         self._known.discard(key)
+        self._aside.discard(key)
         self.live -= size
 
 

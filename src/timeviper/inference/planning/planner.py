@@ -41,6 +41,7 @@ class Setting:
         question: tokens of a question.
         spare: slots of keys set aside for question and answer; None for a decoder that is run by
             chunks with nothing reserved, so that its caches grow by copies.
+        keys_in_host: whether long keys and values lie in host memory.
     """
 
     device_type: str = "cuda"
@@ -52,6 +53,7 @@ class Setting:
     prefix: int = 64
     question: int = 64
     spare: int | None = 1024
+    keys_in_host: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,11 @@ class Forecast:
         """What the device has to offer: reserved memory and the CUDA context."""
         return self.reserved + (CUDA_CONTEXT if self.device_type == "cuda" else 0)
 
+    @property
+    def host_bytes(self) -> int:
+        """What the host has to offer for keys and values that lie there."""
+        return self.held.in_host
+
 
 def forecast(
     config: TimeViperConfig,
@@ -137,18 +144,17 @@ def forecast(
     done = _rehearsed(config, frames, chunk, precision, batch, setting)
     held = {
         "weights": weight_bytes(config, precision, tower=setting.tower, fp8=setting.fp8),
-        **{_NAMES[name]: count for name, count in asdict(done.held).items()},
+        **{_NAMES[name]: count for name, count in asdict(done.held).items() if name in _NAMES},
     }
     libraries = {"matrix libraries": _LIBRARIES[setting.device_type]}
-    eyes = _eyes(config, frames, chunk, precision, setting)
+    eyes = _eyes(config, frames, precision, setting)
+    work = _prefill_work(_work(done.prefill_peak, done), eyes, setting)
+    moving = _moving(config, frames, chunk, precision, setting)
     return Forecast(
         frames=frames,
         chunk=chunk,
         batch=batch,
-        prefill=held
-        | {"decoder's work": _work(done.prefill_peak, done)}
-        | ({"tower's work": eyes} if setting.tower else {})
-        | libraries,
+        prefill=held | work | ({"frames on their way": moving} if moving else {}) | libraries,
         question=held | {"question's work": _work(done.question_peak, done)} | libraries,
         held=done.held,
         device_type=setting.device_type,
@@ -223,6 +229,7 @@ def _rehearsed(
         question=setting.question,
         spare=setting.spare,
         videos=batch,
+        keys_in_host=setting.keys_in_host,
     )
     return rehearse(
         config.decoder,
@@ -247,18 +254,39 @@ def frames_at_once(config: TimeViperConfig, chunk: int, setting: Setting) -> int
     return max(1, int(chunk / (config.tokens_per_frame + setting.text_per_frame)))
 
 
-def _eyes(
-    config: TimeViperConfig, frames: int, chunk: int, precision: Precision, setting: Setting
-) -> int:
-    """Bytes of tower and projector at work, and of results that wait for the decoder."""
+def _eyes(config: TimeViperConfig, frames: int, precision: Precision, setting: Setting) -> int:
+    """Bytes of tower and projector at work."""
     if not setting.tower or not frames:
         return 0
-    sizes = Chunks.of(config, setting.device_type)
-    batch = min(frames, setting.batch_frames or sizes.batch_frames)
+    batch = _batch(config, frames, setting)
     peak = tower_bytes(config, batch, dtype=precision.dtype, device_type=setting.device_type)
-    # Frames as bytes on their way to the device, and results on their way to the decoder.
+    return setting.looks * peak
+
+
+def _batch(config: TimeViperConfig, frames: int, setting: Setting) -> int:
+    sizes = Chunks.of(config, setting.device_type)
+    return min(frames, setting.batch_frames or sizes.batch_frames)
+
+
+def _moving(
+    config: TimeViperConfig, frames: int, chunk: int, precision: Precision, setting: Setting
+) -> int:
+    """Frames as bytes on their way to the tower, and its results on their way to the decoder."""
+    if not setting.tower or not frames:
+        return 0
     row = config.tokens_per_frame * config.decoder.hidden_size * precision.bytes
-    clip = min(frames, max(sizes.clip_frames, batch))
-    moving = _AHEAD * clip * 3 * config.vision.image_size**2
-    chunk_rows = min(frames, frames_at_once(config, chunk, setting)) + _AHEAD * clip
-    return setting.looks * (peak + moving) + chunk_rows * row
+    batch = _batch(config, frames, setting)
+    clip = min(frames, max(Chunks.of(config, setting.device_type).clip_frames, batch))
+    pixels = setting.looks * _AHEAD * clip * 3 * config.vision.image_size**2
+    # One chunk waits while the next is gathered.
+    chunks = 2 * min(frames, frames_at_once(config, chunk, setting))
+    return pixels + (chunks + setting.looks * clip) * row
+
+
+def _prefill_work(decoder: int, tower: int, setting: Setting) -> dict[str, int]:
+    """What works at the highest moment: on a GPU decoder and tower take turns."""
+    if not setting.tower:
+        return {"decoder's work": decoder}
+    if setting.device_type == "cpu":
+        return {"decoder's work": decoder, "tower's work": tower}
+    return {"decoder's work": decoder} if decoder >= tower else {"tower's work": tower}

@@ -58,6 +58,7 @@ class Course:
         spare: slots of keys that are set aside beyond the video's; None reserves nothing, so that
             caches grow by copies.
         videos: like this one, encoded one after another and then asked together.
+        keys_in_host: whether long keys and values are moved to host memory after the first clip.
     """
 
     clips: tuple[int, ...]
@@ -68,20 +69,30 @@ class Course:
     answer: int = 64
     spare: int | None = 1024
     videos: int = 1
+    keys_in_host: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """Bytes that a state holds, spare room included, by what they are."""
+    """Bytes that a state holds, spare room included, by what they are.
+
+    Args:
+        keys_values: of attention layers, on the device.
+        mamba_state: of Mamba layers.
+        waiting: keys and values of dropped tokens, on the device.
+        parked: tokens that wait for a question.
+        in_host: keys and values in host memory instead, as page-locked memory is handed out.
+    """
 
     keys_values: int
     mamba_state: int
     waiting: int
     parked: int
+    in_host: int = 0
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All that is on the device."""
         return self.keys_values + self.mamba_state + self.waiting + self.parked
 
 
@@ -127,15 +138,20 @@ def rehearse(
     block = CUDA_BLOCK if device_type == "cuda" else 1
     weights = (*decoder.parameters(), *decoder.buffers())
     tracker = LiveBytes(block=block, host=False, ignore=weights)
-    with torch.inference_mode(), ops_of(device_type), tracker:
+    with torch.inference_mode(), ops_of(device_type, streams=course.keys_in_host), tracker:
         return _Stage(decoder, course, tracker, device_type).play()
 
 
+def pinned_bytes(count: int) -> int:
+    """What page-locked memory of so many bytes takes: torch hands it out in powers of two."""
+    return 1 << max(0, count - 1).bit_length()
+
+
 @contextmanager
-def ops_of(device_type: str) -> Generator[None, None, None]:
+def ops_of(device_type: str, *, streams: bool = False) -> Generator[None, None, None]:
     """On a CPU plain torch takes what it takes; for a GPU's kernels `ops.hollow` stands in."""
     with ExitStack() as stack:
-        stack.enter_context(hollow.rehearsing(device_type))
+        stack.enter_context(hollow.rehearsing(device_type, streams=streams))
         if device_type == "cpu":
             # Some ops no CPU has.
             for choice in backend.explain("cpu"):
@@ -167,13 +183,15 @@ class _Stage:
                 self._tracker.restart()
             state = self._read(self._clip(clips[stop]), state)
             if stop == 0 and self._course.spare is not None:
-                state = state.reserve(sum(clips) / clips[0], self._course.spare, since=began)
+                state = state.reserve(
+                    sum(clips) / clips[0], self._course.spare, since=began, room=self._room
+                )
             done = stop + 1
             peak = max(peak, self._tracker.peak)
         others = [self._another(state, number + 1) for number in range(self._course.videos - 1)]
         # The last video is read while all before it are held already.
-        peak += len(others) * _held(state).total
-        held = _held(state, *others)
+        peak += len(others) * self._held(state).total
+        held = self._held(state, *others)
         self._tracker.restart()
         self._ask([state, *others])
         return Rehearsed(held=held, prefill_peak=peak, question_peak=self._tracker.peak)
@@ -190,7 +208,7 @@ class _Stage:
 
     def _another(self, state: DecoderState, number: int) -> DecoderState:
         """A state of its own, as of another video; a little longer, so that none is the same."""
-        other = state.select([0]).reserve(1.0, (self._course.spare or 0) + number)
+        other = state.select([0]).reserve(1.0, (self._course.spare or 0) + number, room=self._room)
         waits = tuple(None if p is None else self._waits(p) for p in other.pending)
         return DecoderState(tuple(self._longer(m, number) for m in other.memories), waits)
 
@@ -207,7 +225,8 @@ class _Stage:
             out, after = self._run(question, state.fork(), more=False)
             self._decoder.logits(out.hidden)
             opened.append(DecoderState(after.memories, (None,) * len(after.pending)))
-        if self._device_type == "cuda":
+        # What attention has copied from the host no graph can replay.
+        if self._device_type == "cuda" and not self._course.keys_in_host:
             runner = StepRunner.of(self._decoder, opened, steps=self._course.answer)
             for _ in range(2):
                 runner.step([0] * len(states))
@@ -260,6 +279,28 @@ class _Stage:
             dropped = None
         return PendingTransfer((seen + vision,), dropped, pending.parked), kept, text
 
+    def _room(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Rows of long keys, where the course wants them."""
+        if not self._course.keys_in_host:
+            return like.new_empty(shape)
+        with self._tracker.elsewhere():
+            return like.new_empty(shape)
+
+    def _held(self, *states: DecoderState) -> Held:
+        """What states hold, by where and what it is."""
+        memories = [memory for state in states for memory in state.memories]
+        sites = [p for state in states for p in state.pending if p is not None]
+        keys = [t for m in memories if isinstance(m, AttentionMemory) for t in (m.k, m.v)]
+        waiting = [t for p in sites if p.dropped is not None for t in (p.dropped.k, p.dropped.v)]
+        away = [t for t in (*keys, *waiting) if self._tracker.is_elsewhere(t)]
+        return Held(
+            keys_values=sum(t.nbytes for t in keys if not self._tracker.is_elsewhere(t)),
+            mamba_state=sum(m.nbytes for m in memories if isinstance(m, MambaMemory)),
+            waiting=sum(t.nbytes for t in waiting if not self._tracker.is_elsewhere(t)),
+            parked=sum(part.hidden.nbytes for site in sites for part in site.parked),
+            in_host=sum(pinned_bytes(t.nbytes) for t in away),
+        )
+
     def _longer(self, memory: Memory, tokens: int) -> Memory:
         if not isinstance(memory, AttentionMemory) or not tokens:
             return memory
@@ -291,18 +332,3 @@ def _growths(course: Course) -> set[int]:
 def _kinds(vision: int, text: int) -> np.ndarray:
     codes = (SpanKind.TIMESTAMP.code, SpanKind.VISION.code)
     return np.repeat(np.array(codes, dtype=np.int8), (text, vision))
-
-
-def _held(*states: DecoderState) -> Held:
-    memories = [memory for state in states for memory in state.memories]
-    sites = [p for state in states for p in state.pending if p is not None]
-    return Held(
-        keys_values=_room([m for m in memories if isinstance(m, AttentionMemory)]),
-        mamba_state=sum(m.nbytes for m in memories if isinstance(m, MambaMemory)),
-        waiting=_room([site.dropped for site in sites if site.dropped is not None]),
-        parked=sum(part.hidden.nbytes for site in sites for part in site.parked),
-    )
-
-
-def _room(memories: Sequence[AttentionMemory]) -> int:
-    return sum(m.k.nbytes + m.v.nbytes for m in memories)
