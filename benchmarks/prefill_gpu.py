@@ -8,6 +8,7 @@ under two cuts and must give the same scores of the next token. --peer also time
 transformers, one shot, in the same call. --marks prints the seconds at 1k, 10k, 30k, ... frames
 on the way of the longest one. --at times two chunks behind so many frames whose keys are random
 numbers instead of having been read: what a chunk and a question cost there, and that it fits.
+--profile prints the kernels of chunks and of a question there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import gc
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,9 @@ from timeviper.inference.planning.planner import Setting, forecast
 from timeviper.model.decoder import Decoder
 from timeviper.model.keys import AttentionMemory, fresh
 from timeviper.model.linear import quantize_
+from timeviper.model.pile import AT_ONCE
 from timeviper.model.presets import preset
-from timeviper.model.state import DecoderState
+from timeviper.model.state import DecoderState, PendingTransfer
 from timeviper.model.tokens import Tokens
 
 TOKENS_A_FRAME = 16
@@ -60,6 +63,11 @@ def vision(decoder: Decoder, count: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
+def vision_tokens(hidden: Tensor) -> Tokens:
+    """Hidden states of one sequence of vision tokens."""
+    return Tokens.of(hidden, TokenLayout.of((SpanKind.VISION, len(hidden))))
+
+
 def read(
     decoder: Decoder, frames: int, chunk: int, marks: dict[int, float] | None = None
 ) -> DecoderState:
@@ -68,10 +76,9 @@ def read(
     total = frames * TOKENS_A_FRAME
     for start in range(0, total, chunk):
         count = min(chunk, total - start)
-        layout = TokenLayout.pack([TokenLayout.of((SpanKind.VISION, count))])
         # The same few blocks again and again: what is read does not change the work.
-        x = vision(decoder, count, seed=start % 7)
-        _, state = decoder.run(Tokens.of(x, layout), state, more=True, only_last=True)
+        tokens = vision_tokens(vision(decoder, count, seed=start % 7))
+        _, state = decoder.run(tokens, state, more=True, only_last=True)
         if start == 0:
             state = state.reserve(total / count, 1024)
         done = (start + count) // TOKENS_A_FRAME
@@ -93,40 +100,56 @@ def question(decoder: Decoder, state: DecoderState, seed: int = 0) -> Tensor:
 
 
 def planted(decoder: Decoder, frames: int, chunk: int) -> DecoderState:
-    """A state whose attention layers hold random keys of so many frames."""
+    """A state as after so many frames, but of random keys and random tokens that wait."""
     state, room = read(decoder, chunk // TOKENS_A_FRAME, chunk), 3 * chunk + 1024
-    length = frames * TOKENS_A_FRAME
+    longer = Fraction(frames * TOKENS_A_FRAME, chunk)
 
     def filled(memory: AttentionMemory) -> AttentionMemory:
+        length = int(memory.own[0] * longer)
         shape = (1, length + room, *memory.k.shape[2:])
         k, v = (memory.k.new_empty(shape).normal_() for _ in range(2))
         return fresh(k, v, (length,))
 
+    def waiting(site: PendingTransfer) -> PendingTransfer:
+        left = int(sum(len(part.kinds) for part in site.parked) * longer)
+        sizes = [min(AT_ONCE, left - done) for done in range(0, left, AT_ONCE)]
+        return PendingTransfer(
+            tuple(int(seen * longer) for seen in site.seen),
+            filled(site.dropped) if site.dropped else None,
+            tuple(vision_tokens(vision(decoder, size, seed=n)) for n, size in enumerate(sizes)),
+        )
+
     return DecoderState(
         tuple(filled(m) if isinstance(m, AttentionMemory) else m for m in state.memories),
-        state.pending,
+        tuple(waiting(site) if site else None for site in state.pending),
     )
 
 
 def behind(decoder: Decoder, frames: int, chunk: int) -> dict[str, Any]:
     """Milliseconds a frame and of a question behind so many frames, and peaks in GiB."""
-    state, layout = planted(decoder, frames, chunk), TokenLayout.of((SpanKind.VISION, chunk))
-    torch.cuda.reset_peak_memory_stats()
-    x, spent = vision(decoder, chunk, seed=0), []
+    state = planted(decoder, frames, chunk)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    tokens, spent = vision_tokens(vision(decoder, chunk, seed=0)), []
     for _ in range(2):
         wait()
         began = time.perf_counter()
-        _, state = decoder.run(Tokens.of(x, layout), state, more=True, only_last=True)
+        _, state = decoder.run(tokens, state, more=True, only_last=True)
         wait()
         spent.append(time.perf_counter() - began)
     record = {"behind_frames": frames, "ms_a_frame": spent[-1] * 1e3 * TOKENS_A_FRAME / chunk}
-    record["prefill_peak_gib"] = peak_gib()
-    question(decoder, state)
-    wait()
-    began = time.perf_counter()
-    question(decoder, state, seed=1)
-    wait()
-    return record | {"question_s": time.perf_counter() - began, "question_peak_gib": peak_gib()}
+    record["state_gib"] = state.nbytes / GIB
+    if torch.cuda.is_available():
+        record["prefill_peak_gib"] = peak_gib()
+        torch.cuda.reset_peak_memory_stats()
+    for name in ("question_s", "next_question_s"):
+        began = time.perf_counter()
+        question(decoder, state, seed=len(name))
+        wait()
+        record[name] = time.perf_counter() - began
+    if torch.cuda.is_available():
+        record["question_peak_gib"] = peak_gib()
+    return record
 
 
 def told(name: str, frames: int, chunk: int, precision: str) -> dict[str, float]:
@@ -148,8 +171,7 @@ def check(decoder: Decoder, chunk: int, precision: str) -> dict[str, float]:
     for size in (chunk, chunk // 2, chunk // 4 + 3):
         state = None
         for part in x.split(size):
-            layout = TokenLayout.of((SpanKind.VISION, len(part)))
-            _, state = decoder.run(Tokens.of(part, layout), state, more=True, only_last=True)
+            _, state = decoder.run(vision_tokens(part), state, more=True, only_last=True)
         found.append(question(decoder, state).float())
     even, odd = (distance(other, found[0]) for other in found[1:])
     if not max(odd, even) < ROUNDING[precision]:
@@ -254,7 +276,8 @@ def main() -> None:
             print(run, flush=True)
             record["runs"].append(run | told(name, frames, args.chunk, args.precision))
         if args.profile:
-            profile(decoder, args.chunk)
+            for frames in args.at or [2048]:
+                profile(decoder, frames, args.chunk)
         del decoder
     if args.peer:
         gc.collect()
@@ -263,16 +286,25 @@ def main() -> None:
     save(record, args.out)
 
 
-def profile(decoder: Decoder, chunk: int) -> None:
-    """Kernels of four chunks behind a long past, the heaviest first."""
-    state = read(decoder, 2048, chunk)
-    layout = TokenLayout.pack([TokenLayout.of((SpanKind.VISION, chunk))])
-    with torch.profiler.profile() as found:
+def profile(decoder: Decoder, frames: int, chunk: int) -> None:
+    """Kernels of two chunks and of a question behind so many frames, the heaviest first."""
+    state = planted(decoder, frames, chunk)
+    tokens = vision_tokens(vision(decoder, chunk, seed=0))
+
+    def chunks() -> None:
+        nonlocal state
         for _ in range(2):
-            x = vision(decoder, chunk, seed=0)
-            _, state = decoder.run(Tokens.of(x, layout), state, more=True, only_last=True)
-        wait()
-    print(found.key_averages().table(sort_by="cuda_time_total", row_limit=30), flush=True)
+            _, state = decoder.run(tokens, state, more=True, only_last=True)
+
+    for name, work in (("two chunks", chunks), ("a question", lambda: question(decoder, state))):
+        with torch.profiler.profile() as found:
+            work()
+            wait()
+        print(f"{name} behind {frames} frames", flush=True)
+        table = found.key_averages().table(
+            sort_by="self_cuda_time_total", row_limit=24, max_name_column_width=60
+        )
+        print(table, flush=True)
 
 
 if __name__ == "__main__":
