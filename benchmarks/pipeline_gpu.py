@@ -3,7 +3,7 @@
     python -m benchmarks.pipeline_gpu [--model NAME[:fp8] ...] [--toy] [--out F]
 
 The video is drawn and encoded here, and decoded alone once. Weights are random, at true dimensions.
-Refuses to print figures when the same frames, looked at and read without a pipeline, give other scores.
+Refuses to print figures when the same frames, looked at and read without a pipeline, give others.
 """
 
 from __future__ import annotations
