@@ -1,4 +1,4 @@
-"""Before a video is read: does it fit as it is, in smaller chunks, or not at all."""
+"""Before a video is read: does it fit as it is, with less at a time, elsewhere, or not at all."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from fractions import Fraction
 from typing import final
 
 import numpy as np
+import torch
 
 from timeviper.core.device import free_bytes
 from timeviper.core.errors import CapacityError
 from timeviper.core.layout import SpanKind
 from timeviper.core.precision import Precision
-from timeviper.inference.planning.advice import LEAST_CHUNK, Load, advise
+from timeviper.inference.ladder import Degrade, Rung, in_host, rungs, sentences
+from timeviper.inference.planning.advice import Load, advise
 from timeviper.inference.planning.planner import Setting
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
 from timeviper.inference.watch import Watch
+from timeviper.model.config import TransferPlan
 from timeviper.model.linear import Fp8Linear
 from timeviper.model.pattern import LayerKind
+from timeviper.model.state import DecoderState
+from timeviper.model.vlm import under_plan
 from timeviper.processing.prompt import PromptPlan
 from timeviper.video.base import VideoSource
 from timeviper.video.sampling import Sampling
@@ -27,6 +32,7 @@ _GIB = 2**30
 _SAMPLE = 8
 # Times a coarse upper bound must fit before nothing more is reckoned.
 _PLENTY = 2
+_HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +41,13 @@ class Limits:
 
     Args:
         bytes: most memory, weights included; None for what is free when a video comes.
-        degrade: whether a video that does not fit may be read in smaller chunks, which is told.
+        degrade: what may be changed, aloud, so that a video fits.
+        host_bytes: most memory of the host for keys and values; None for what is free.
     """
 
     bytes: int | None = None
-    degrade: bool = True
+    degrade: Degrade = Degrade.SAME_ANSWERS
+    host_bytes: int | None = None
 
 
 UNLIMITED = Limits()
@@ -52,10 +60,14 @@ class Gate:
     Args:
         encoder: that would read them, as the device likes it best.
         limits: what it may take.
+        dropping: sites that the model was trained with and that are switched off.
     """
 
-    def __init__(self, encoder: VideoEncoder, limits: Limits) -> None:
-        self._encoder, self._limits = encoder, limits
+    def __init__(
+        self, encoder: VideoEncoder, limits: Limits, *, dropping: TransferPlan | None = None
+    ) -> None:
+        self._encoder, self._limits, self._dropping = encoder, limits, dropping
+        self._twin: VideoEncoder | None = None
         self._weights = sum(p.nbytes for p in encoder.model.parameters())
         self._weights += sum(b.nbytes for b in encoder.model.buffers())
         modules = encoder.model.decoder.modules()
@@ -78,12 +90,12 @@ class Gate:
         Raises:
             CapacityError: it does not fit, with the numbers and what would help.
         """
-        encoder, said = self.admit(plan, sampling.times)
+        encoder, said = self.admit(plan, sampling.times, fresh=True)
         encoded = encoder.encode(source, plan, sampling, watch=watch)
         return replace(encoded, notes=(*encoded.notes, *said)) if said else encoded
 
     def admit(
-        self, plan: PromptPlan, times: np.ndarray, *, held: int = 0
+        self, plan: PromptPlan, times: np.ndarray, *, held: int = 0, fresh: bool = False
     ) -> tuple[VideoEncoder, tuple[str, ...]]:
         """Decide about a video.
 
@@ -91,6 +103,7 @@ class Gate:
             plan: prompt about it.
             times: moments of its frames, shape (frame,).
             held: bytes that what was read of it already takes.
+            fresh: whether nothing of it was read yet, so that tokens may still be dropped.
 
         Returns:
             Who reads it, and sentences about what was changed so that it fits.
@@ -102,16 +115,34 @@ class Gate:
         if not len(times) or self.most(plan, len(times)) * _PLENTY <= there:
             return self._encoder, ()
         load = self.load(plan, times)
-        if self._needs(load) <= there:
-            return self._encoder, ()
-        if self._limits.degrade:
-            for chunk in _halves(load.chunk):
-                encoder = self._with_chunk(chunk)
-                batch = encoder.chunks.batch_frames
-                smaller = replace(load, chunk=chunk).by(batch_frames=batch)
-                if self._needs(smaller) <= there:
-                    return encoder, (_said(load, chunk, there),)
+        ways = rungs(
+            load,
+            degrade=self._limits.degrade,
+            dropping=self._dropping if fresh else None,
+            host=_has_host(self._encoder.device),
+        )
+        for rung in ways:
+            if self._fits(rung, there):
+                return self._reader(rung), sentences(rung, load, there)
         raise self._refusal(load, there)
+
+    def reader_of(self, state: DecoderState) -> VideoEncoder:
+        """Who asks what was read: the model under the sites that it was read with.
+
+        Args:
+            state: of an encoded video.
+        """
+        sites = len(self._encoder.model.config.decoder.transfer.sites)
+        return self._encoder if len(state.pending) == sites else self._dropper()
+
+    def _fits(self, rung: Rung, there: int) -> bool:
+        if self._needs(rung.load) > there:
+            return False
+        return not rung.keys_in_host or rung.load.forecast.host_bytes <= self._host_there()
+
+    def _host_there(self) -> int:
+        free, most = free_bytes(_HOST), self._limits.host_bytes
+        return free if most is None else min(free, most)
 
     def _there(self) -> int:
         """Bytes for a video: beside the weights, which are there already."""
@@ -178,23 +209,54 @@ class Gate:
         work = chunk * wide * 4 + encoder.looks * (eyes + pixels) * number + logits * 4
         return held + work
 
-    def _with_chunk(self, chunk: int) -> VideoEncoder:
-        encoder = self._encoder
-        per_frame = encoder.model.config.tokens_per_frame
-        frames = max(1, chunk // per_frame)
-        sizes = replace(
-            encoder.chunks,
-            chunk_frames=frames,
-            clip_frames=min(frames, encoder.chunks.clip_frames),
-            batch_frames=min(frames, encoder.chunks.batch_frames),
+    def _reader(self, rung: Rung) -> VideoEncoder:
+        encoder = self._dropper() if rung.dropping else self._encoder
+        if not (rung.chunked or rung.keys_in_host):
+            return encoder
+        sizes = encoder.chunks
+        if rung.chunked:
+            frames = max(1, rung.load.chunk // encoder.model.config.tokens_per_frame)
+            sizes = replace(
+                sizes,
+                chunk_frames=frames,
+                clip_frames=min(frames, sizes.clip_frames),
+                batch_frames=min(frames, sizes.batch_frames),
+            )
+        return VideoEncoder(
+            encoder.model,
+            encoder.processor,
+            chunks=sizes,
+            workers=encoder.workers,
+            keys_in_host=rung.keys_in_host,
         )
-        return VideoEncoder(encoder.model, encoder.processor, chunks=sizes, workers=encoder.workers)
+
+    def _dropper(self) -> VideoEncoder:
+        """The same weights under the sites that were switched off."""
+        encoder = self._encoder
+        if self._twin is None and self._dropping is not None:
+            self._twin = VideoEncoder(
+                under_plan(encoder.model, self._dropping),
+                encoder.processor,
+                chunks=encoder.chunks,
+                workers=encoder.workers,
+            )
+        return self._twin or encoder
+
+    def _tried(self, load: Load) -> str:
+        """What keys in host memory would have taken, where they were allowed."""
+        if self._limits.degrade is Degrade.NO or not _has_host(self._encoder.device):
+            return ""
+        away = in_host(load)
+        return (
+            f"; with keys in host memory {self._needs(away) / _GIB:.2f} GiB, and of the host's "
+            f"{self._host_there() / _GIB:.2f} GiB {away.forecast.host_bytes / _GIB:.2f}"
+        )
 
     def _refusal(self, load: Load, there: int) -> CapacityError:
         needs, told = self._needs(load), load.forecast
         # Advice speaks of a whole device: what is there, and what the model has already.
         limit = there + told.parts["weights"] + told.device_bytes - told.reserved
-        found = advise(load, limit)
+        found = advise(load, limit, bare=self._dropping)
         changes = [
             f"{one.change} (saves {one.saves / _GIB:.2f} GiB"
             + (")" if one.fits else ", not enough alone)")
@@ -207,24 +269,14 @@ class Gate:
         )
         return CapacityError(
             want=f"at most {there / _GIB:.2f} GiB beside the weights for {load.frames:,} frames",
-            got=f"{needs / _GIB:.2f} GiB needed (GiB: {parts})",
+            got=f"{needs / _GIB:.2f} GiB needed (GiB: {parts}){self._tried(load)}",
             do="; or ".join(changes) or "free memory of the device",
         )
 
 
-def _halves(chunk: int) -> list[int]:
-    found: list[int] = []
-    while chunk // 2 >= LEAST_CHUNK:
-        chunk //= 2
-        found.append(chunk)
-    return found
-
-
-def _said(load: Load, chunk: int, there: int) -> str:
-    return (
-        f"read in chunks of {chunk:,} tokens instead of {load.chunk:,}, to fit into the "
-        f"{there / _GIB:.2f} GiB that are free: slower, and the same answers"
-    )
+def _has_host(device: torch.device) -> bool:
+    """Whether keys can lie in another memory than the device's."""
+    return device.type == "cuda"
 
 
 def _precision(encoder: VideoEncoder) -> Precision:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import final
 
 from timeviper.inference.opened import OpenAnswer
 from timeviper.inference.sampling import Chooser, TokenPolicy
-from timeviper.inference.steps import Runners
+from timeviper.inference.steps import Runners, Steps, UsualSteps, alone
+from timeviper.inference.survival import out_of_memory, ran_out, release
 from timeviper.inference.watch import SILENT, Stage, Watch
 from timeviper.model.vlm import TimeViper
 from timeviper.processing.tokenizer import Tokenizer
@@ -56,6 +58,8 @@ class AnswerWriter:
         self.token_ids: list[int] = []
         self.text = ""
         self.ending: Ending | None = None
+        # Sentences for the user about how it was written.
+        self.notes: tuple[str, ...] = ()
         self._rule = rule
         self._stream = tokenizer.stream()
         # Text that might be the beginning of a stop text.
@@ -109,7 +113,7 @@ def decode(
     runners: Runners | None = None,
     watch: Watch = SILENT,
 ) -> Iterator[tuple[int, str]]:
-    """Write answers together.
+    """Write answers together; when memory runs out, the rest of each alone.
 
     Args:
         model: that read the prompts.
@@ -123,14 +127,69 @@ def decode(
 
     Raises:
         CancelledError: `watch` asked to stop.
+        CapacityError: an answer does not fit alone either; what was asked stays as it was.
         TimeviperError: the model's scores are not finite.
 
-    Law: each answer equals itself written alone.
+    Law: each answer equals itself written alone, wherever memory ran out.
     """
-    alive = list(range(len(writers)))
+    keeper = runners or Runners()
     total = max(writer.most for writer in writers)
-    steps = (runners or Runners()).steps(model, opened, most=total)
-    for step in range(total):
+
+    def together() -> Steps:
+        return keeper.steps(model, opened, most=total)
+
+    # Outside of `except`: there, the error would keep alive what the failed attempt held.
+    if (yield from _survived(together, dict(enumerate(writers)), watch)):
+        return
+    keeper.clear()
+    device = model.decoder.embed_tokens.weight.device
+    left = {row: one for row, one in enumerate(writers) if one.ending is None}
+    for row, writer in left.items():
+        release(device)
+        writer.notes += (_said(len(left), len(writer.token_ids)),)
+        steps = partial(_alone, model, opened, row, writer)
+        if not (yield from _survived(steps, {row: writer}, watch)):
+            release(device)
+            raise out_of_memory(
+                device,
+                f"the answer after {len(writer.token_ids)} tokens, written alone",
+                "allow fewer tokens (max_new_tokens) or choose fewer frames; the video is kept",
+            )
+
+
+def _said(answers: int, tokens: int) -> str:
+    how = "without buffers kept for speed" if answers == 1 else f"each of {answers} answers alone"
+    return (
+        f"memory ran out after {tokens} tokens of the answer: from there on it was written "
+        f"{how}, which is slower and gives the same"
+    )
+
+
+def _alone(model: TimeViper, opened: Sequence[OpenAnswer], row: int, writer: AnswerWriter) -> Steps:
+    """Steps of one answer from where it stopped, with nothing kept beside them."""
+    return UsualSteps(model, [alone(opened, row)], taken=writer.token_ids)
+
+
+def _survived(
+    begin: Callable[[], Steps], writers: Mapping[int, AnswerWriter], watch: Watch
+) -> Generator[tuple[int, str], None, bool]:
+    """Write answers together to their ends; returns False when memory ran out."""
+    try:
+        yield from _written(begin(), writers, watch)
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        return False
+    return True
+
+
+def _written(
+    steps: Steps, writers: Mapping[int, AnswerWriter], watch: Watch
+) -> Iterator[tuple[int, str]]:
+    alive = list(writers)
+    total = max(writer.most for writer in writers.values())
+    first = min(len(writer.token_ids) for writer in writers.values())
+    for step in range(first, total):
         watch.check("the answer")
         choosers = [writers[row].chooser for row in alive]
         tokens = steps.choose(choosers, last=step + 1 == total)

@@ -15,6 +15,7 @@ from timeviper.core.errors import RequestError
 from timeviper.core.precision import Precision
 from timeviper.inference.admission import UNLIMITED, Gate, Limits
 from timeviper.inference.decode import Ending, decode
+from timeviper.inference.ladder import Degrade
 from timeviper.inference.lookahead import one_thread_an_op
 from timeviper.inference.media import open_media
 from timeviper.inference.opened import OpenAnswer
@@ -26,7 +27,8 @@ from timeviper.inference.steps import Runners
 from timeviper.inference.survival import twice
 from timeviper.inference.timing import Stopwatch, Timing
 from timeviper.inference.watch import SILENT, Watch
-from timeviper.model.vlm import TimeViper
+from timeviper.model.config import TransferPlan
+from timeviper.model.vlm import TimeViper, under_plan
 from timeviper.processing.messages import Message, TextPart, VideoPart, parse_messages
 from timeviper.processing.processor import Processor
 from timeviper.processing.prompt import PromptPlan
@@ -34,7 +36,7 @@ from timeviper.video.sampling import sample_times
 from timeviper.video.source import Openable, open_video
 from timeviper.weights.loader import load_model, resolve
 
-__all__ = ["Answer", "AskOptions", "EncodedVideo", "Engine", "Limits", "Watch"]
+__all__ = ["Answer", "AskOptions", "Degrade", "EncodedVideo", "Engine", "Limits", "Watch"]
 
 
 @final
@@ -51,7 +53,8 @@ class Engine:
         clip_frames: frames that are decoded, encoded and read together; as suits the device when
             not given.
         threads: threads that decode; one a core when not given.
-        limits: memory that it may take; what is free when not given.
+        limits: memory that it may take, and what it may change to get along with it.
+        dropping: sites that the model was trained with and that are switched off in `model`.
     """
 
     def __init__(
@@ -62,11 +65,12 @@ class Engine:
         clip_frames: int | None = None,
         threads: int | None = None,
         limits: Limits = UNLIMITED,
+        dropping: TransferPlan | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
         self._encoder = VideoEncoder(model, processor, clip_frames=clip_frames, workers=threads)
-        self._gate = Gate(self._encoder, limits)
+        self._gate = Gate(self._encoder, limits, dropping=dropping)
         self._runners = Runners()
 
     @classmethod
@@ -78,6 +82,7 @@ class Engine:
         precision: Precision | None = None,
         threads: int | None = None,
         limits: Limits = UNLIMITED,
+        transv: bool = True,
     ) -> Self:
         """Load a model that ships, or one of our checkpoint folders.
 
@@ -86,7 +91,8 @@ class Engine:
             device: `cpu`, `cuda`, `cuda:1`; None takes CUDA where present.
             precision: number format of the weights; None leaves it to the device.
             threads: CPU threads, of torch in this process and of decoding; None takes one a core.
-            limits: memory that it may take; what is free when not given.
+            limits: memory that it may take, and what it may change to get along with it.
+            transv: whether the model drops tokens where it was trained to.
 
         Raises:
             CheckpointError: an unknown name or a broken folder.
@@ -99,7 +105,9 @@ class Engine:
         processor = Processor.load(folder)
         model = load_model(folder, device=pick_device(device), precision=precision)
         model.decoder.warm()
-        return cls(model, processor, threads=threads, limits=limits)
+        dropping = None if transv else model.config.decoder.transfer
+        model = model if transv else under_plan(model, TransferPlan())
+        return cls(model, processor, threads=threads, limits=limits, dropping=dropping)
 
     @property
     def device(self) -> torch.device:
@@ -309,14 +317,15 @@ class Engine:
     def _open(
         self, encoded: EncodedVideo, plans: Sequence[PromptPlan], options: AskOptions
     ) -> tuple[list[Asked], list[OpenAnswer]]:
-        """Read questions; when memory runs out, without what earlier answers left."""
+        """Read questions; when memory runs out, alone and without what earlier answers left."""
+        reader = self._gate.reader_of(encoded.state)
 
         def work() -> tuple[list[Asked], list[OpenAnswer]]:
-            return open_plans(self._encoder, encoded, plans, options)
+            return open_plans(reader, encoded, plans, options)
 
         def alone() -> tuple[list[Asked], list[OpenAnswer]]:
             self._runners.clear()
-            return work()
+            return open_plans(reader, encoded, plans, options, alone=True)
 
         doing, do = f"{len(plans)} questions at once", "ask fewer at once, or about fewer frames"
         return twice(work, again=alone, device=self.device, doing=doing, do=do)
@@ -345,7 +354,7 @@ class Engine:
 
     def _answer(self, asked: Asked, written: Timing) -> Answer:
         writer, encoded = asked.writer, asked.encoded
-        notes = (*encoded.notes, *asked.notes)
+        notes = (*encoded.notes, *asked.notes, *writer.notes)
         if writer.ending is Ending.LENGTH:
             notes += (f"the answer was cut at {len(writer.token_ids)} tokens (max_new_tokens)",)
         interval = interval_of(writer.text, encoded.duration_seconds) or (None, None)

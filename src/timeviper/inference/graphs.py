@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import final
 
 import torch
@@ -65,7 +66,7 @@ class StepRunner:
             capture: whether to replay at all.
         """
         shared = prefixes(states)
-        capacity = [_roomy(own + steps) for own in most_own(states, shared)]
+        capacity = [_roomy(own + steps) for own in most_own(states)]
         sequences = sum(state.sequences or 0 for state in states)
         slots = decoder.slots_for(sequences, capacity=capacity, shared=shared)
         runner = cls(decoder, slots, capture=capture)
@@ -104,7 +105,7 @@ class StepRunner:
         shared = prefixes(states)
         return self.slots.fits(
             sum(state.sequences or 0 for state in states),
-            [own + steps for own in most_own(states, shared)],
+            [own + steps for own in most_own(states)],
             shared,
         )
 
@@ -176,8 +177,12 @@ class StepRunner:
             graph.capture_begin(capture_error_mode="thread_local")
             try:
                 self._run()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                # What went wrong is told, and not that a recording cannot end well after it.
+                with suppress(RuntimeError):
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         torch.cuda.current_stream(self.device).wait_stream(stream)
         return graph
 

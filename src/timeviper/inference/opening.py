@@ -16,6 +16,10 @@ from timeviper.processing.prompt import PromptPlan
 
 # Bytes of parked vision tokens, a copy a question, up to which questions are opened together.
 PARKED_AT_ONCE = 2**29
+_ALONE = (
+    "memory ran out while the questions were read together: each was read alone, which is slower "
+    "and gives the same"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,8 @@ def open_plans(
     encoded: EncodedVideo,
     plans: Sequence[PromptPlan],
     options: AskOptions,
+    *,
+    alone: bool = False,
 ) -> tuple[list[Asked], list[OpenAnswer]]:
     """Read the questions of several conversations about one video.
 
@@ -48,6 +54,7 @@ def open_plans(
         encoded: stays as it is.
         plans: at least one.
         options: how to answer.
+        alone: read each by itself after memory ran out, which is told.
 
     Returns:
         The questions, and their prompts read to the end: sequences in the same order.
@@ -63,13 +70,15 @@ def open_plans(
             )
             for plan in plans
         ]
-        opened = open_answers(encoder, encoded, suffixes)
+        groups = [[suffix] for suffix in suffixes] if alone else [suffixes]
+        opened = [o for group in groups for o in open_answers(encoder, encoded, group)]
+    said = (_ALONE,) if alone and len(plans) > 1 else ()
     asked = [
         Asked(
             encoded,
             AnswerWriter(encoder.processor.tokenizer, _rule(plan, options), options.tokens),
             clock.timing,
-            encoder.context_notes(encoded.tokens + len(suffix)),
+            encoder.context_notes(encoded.tokens + len(suffix)) + said,
         )
         for plan, suffix in zip(plans, suffixes, strict=True)
     ]

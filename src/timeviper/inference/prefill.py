@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -23,7 +23,7 @@ from timeviper.inference.lookahead import one_thread_an_op, side_by_side
 from timeviper.inference.opened import OpenAnswer
 from timeviper.inference.seeing import Seen, gathered, seen_in_batches, seen_side_by_side
 from timeviper.inference.state_info import Identity
-from timeviper.inference.survival import SteadyReader, in_batches, twice
+from timeviper.inference.survival import SteadyReader, in_batches, with_room
 from timeviper.inference.timing import Pacer, Stopwatch, Timing
 from timeviper.inference.watch import SILENT, Stage, Watch
 from timeviper.model.decoder import last_of_each
@@ -40,8 +40,6 @@ from timeviper.video.clips import Clip, available_cores, iterate_clips
 from timeviper.video.fingerprint import PixelChain
 from timeviper.video.sampling import Sampling
 
-# Room for a question and its answer behind the keys of a video.
-_SPARE_KEYS = 1024
 # A model beyond this keeps every core busy with one clip.
 _SMALL_MODEL_BYTES = 2**30
 
@@ -94,9 +92,11 @@ class VideoEncoder:
             not given.
         clip_frames: one number for all of `chunks`.
         workers: threads that decode; one a core when not given.
+        keys_in_host: whether long keys and values lie in host memory, from where attention has
+            them copied: less memory of the device, and slower.
 
-    Law: the state does not depend on `chunks`, and a question on it is answered as by one run
-    over the whole prompt.
+    Law: the state depends neither on `chunks` nor on where keys lie, and a question on it is
+    answered as by one run over the whole prompt.
     """
 
     def __init__(
@@ -107,10 +107,12 @@ class VideoEncoder:
         chunks: Chunks | None = None,
         clip_frames: int | None = None,
         workers: int | None = None,
+        keys_in_host: bool = False,
     ) -> None:
         self.model = model
         self.processor = processor
         self.workers = workers
+        self.keys_in_host = keys_in_host
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         sizes = chunks or Chunks.of(model.config, self.device.type)
@@ -298,12 +300,13 @@ class VideoEncoder:
     @torch.inference_mode()
     def _with_room(self, state: DecoderState, before: EncodedVideo, times: float) -> DecoderState:
         """Room for the keys of all that comes: so many times what the first clip brought."""
-        if before.frames and times <= 1:
-            # One clip more, as of a camera: a copy of everything each time would cost too much.
-            return state
-        room = partial(state.reserve, times, _SPARE_KEYS, since=before.state)
-        doing = "the keys and values of the whole video"
-        return twice(room, device=self.device, doing=doing, do="choose fewer frames")
+        return with_room(
+            state,
+            times,
+            since=before.state,
+            fresh=not before.frames,
+            keys_in_host=self.keys_in_host,
+        )
 
     def _run(
         self,

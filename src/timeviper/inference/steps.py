@@ -18,6 +18,7 @@ from timeviper.model.decoder import Decoder, last_of_each
 from timeviper.model.state import AttentionMemory, DecoderState, MambaMemory, stack
 from timeviper.model.tokens import Tokens
 from timeviper.model.vlm import TimeViper
+from timeviper.ops.attention_parts import together
 from timeviper.ops.step import best_token
 
 # Fewer tokens than this are not worth buffers and a capture of their own.
@@ -52,11 +53,22 @@ class Steps(Protocol):
 
 @final
 class UsualSteps:
-    """Steps by the call that takes any length; states grow, rows that ended leave them."""
+    """Steps by the call that takes any length; states grow, rows that ended leave them.
 
-    def __init__(self, model: TimeViper, opened: Sequence[OpenAnswer]) -> None:
+    Args:
+        model: that read the prompts.
+        opened: prompts read to their end.
+        taken: tokens of a single sequence that were chosen already; none for a beginning.
+    """
+
+    def __init__(
+        self, model: TimeViper, opened: Sequence[OpenAnswer], *, taken: Sequence[int] = ()
+    ) -> None:
         self._model = model
-        self._logits, self._state = _together(opened)
+        self._logits, self._state = _together(opened, len(model.config.decoder.transfer.sites))
+        if taken:
+            layout = TokenLayout.of((SpanKind.ANSWER, len(taken)))
+            self._logits, self._state = _read(model, taken, layout, self._state)
 
     def choose(self, choosers: Sequence[Chooser], *, last: bool) -> list[int]:
         """See `Steps`."""
@@ -145,13 +157,17 @@ class Runners:
             opened: prompts read to their end.
             most: tokens of the longest answer.
         """
-        if model.decoder.embed_tokens.weight.device.type != "cuda" or most < _WORTH_A_GRAPH:
+        device = model.decoder.embed_tokens.weight.device
+        # A graph cannot wait for keys that are copied from host memory.
+        away = any(not _lies_on(prompt.state, device) for prompt in opened)
+        if device.type != "cuda" or most < _WORTH_A_GRAPH or away:
             return UsualSteps(model, opened)
         return GraphSteps(self.runner(model.decoder, opened, most=most), opened)
 
     def runner(self, decoder: Decoder, opened: Sequence[OpenAnswer], *, most: int) -> StepRunner:
         """A runner loaded with what was opened."""
-        states = [_answering(prompt.state) for prompt in opened]
+        sites = len(decoder.config.transfer.sites)
+        states = [_answering(prompt.state, sites) for prompt in opened]
         kept, self._kept = self._kept, None
         if kept is not None and kept.fits(states, steps=most):
             kept.load(states)
@@ -164,7 +180,6 @@ class Runners:
         return kept
 
 
-@torch.inference_mode()
 def next_logits(
     model: TimeViper, token_ids: Sequence[int], state: DecoderState
 ) -> tuple[Float[Tensor, "sequence vocab"], DecoderState]:
@@ -179,9 +194,35 @@ def next_logits(
         Scores of each sequence's next token, and the state after these tokens.
     """
     layout = TokenLayout.pack([TokenLayout.of((SpanKind.ANSWER, 1)) for _ in token_ids])
+    return _read(model, token_ids, layout, state)
+
+
+@torch.inference_mode()
+def _read(
+    model: TimeViper, token_ids: Sequence[int], layout: TokenLayout, state: DecoderState
+) -> tuple[Tensor, DecoderState]:
     ids = torch.tensor(list(token_ids), device=model.decoder.embed_tokens.weight.device)
     out, state = model.decoder.run(Tokens.of(model.decoder.embed(ids), layout), state)
     return model.decoder.logits(last_of_each(out)), state
+
+
+@torch.inference_mode()
+def alone(opened: Sequence[OpenAnswer], row: int) -> OpenAnswer:
+    """One of several prompts that were read together.
+
+    Args:
+        opened: of one or several sequences each.
+        row: number of the sequence among all.
+    """
+    for prompt in opened:
+        count = len(prompt.logits)
+        if row < count:
+            if count == 1:
+                return prompt
+            state = DecoderState(prompt.state.memories, (None,) * len(prompt.state.pending))
+            return OpenAnswer(logits=prompt.logits[row : row + 1], state=state.select([row]))
+        row -= count
+    raise IndexError(row)
 
 
 def check_finite(logits: Float[Tensor, "sequence vocab"], state: DecoderState) -> None:
@@ -214,9 +255,8 @@ def _is_finite(memory: AttentionMemory | MambaMemory | None) -> bool:
             for rows in (memory.k, memory.v)
             for number, length in enumerate(memory.own)
         ]
-        if memory.shared is not None:
-            length = memory.shared.length
-            filled += [memory.shared.k[:length], memory.shared.v[:length]]
+        for front, _ in together(memory.shared):
+            filled += [front.k[: front.length], front.v[: front.length]]
         return all(bool(torch.isfinite(keys).all()) for keys in filled)
     return True
 
@@ -226,11 +266,17 @@ def _first_logits(opened: Sequence[OpenAnswer]) -> Tensor:
     return torch.cat([prompt.logits for prompt in opened])
 
 
-def _answering(state: DecoderState) -> DecoderState:
+def _answering(state: DecoderState, sites: int) -> DecoderState:
     """An answer asks nothing more: what waits for questions stays behind."""
-    return DecoderState(state.memories, (None,) * len(state.pending))
+    return DecoderState(state.memories, (None,) * sites)
+
+
+def _lies_on(state: DecoderState, device: torch.device) -> bool:
+    keys = [memory for memory in state.memories if isinstance(memory, AttentionMemory)]
+    return all(memory.lies_on(device) for memory in keys)
 
 
 @torch.inference_mode()
-def _together(opened: Sequence[OpenAnswer]) -> tuple[Tensor, DecoderState]:
-    return _first_logits(opened), stack([_answering(prompt.state) for prompt in opened])
+def _together(opened: Sequence[OpenAnswer], sites: int) -> tuple[Tensor, DecoderState]:
+    states = [_answering(prompt.state, sites) for prompt in opened]
+    return _first_logits(opened), stack(states)

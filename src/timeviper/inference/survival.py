@@ -14,12 +14,17 @@ from torch import Tensor
 
 from timeviper.core.device import free_bytes, total_bytes
 from timeviper.core.errors import CapacityError
-from timeviper.model.state import AttentionMemory, DecoderState
+from timeviper.model.keys import LEAST_IN_HOST, in_host
+from timeviper.model.state import AttentionMemory, DecoderState, MambaMemory
 from timeviper.processing.clip_tokens import PromptTokens
 from timeviper.processing.prompt import PromptPlan
 
 Result = TypeVar("Result")
 _GIB = 2**30
+# Room for a question and its answer behind the keys of a video.
+_SPARE_KEYS = 1024
+# What the driver says, also of page-locked memory of the host, and what matrix libraries say.
+_OUT_OF_MEMORY = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 
 
 @final
@@ -91,7 +96,9 @@ class SteadyReader:
                 marked = self._plan.clip_tokens(moments, first_frame_index=first + start)
                 state = self._read(marked, vision[start:stop], state)
                 tokens += len(marked)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
             return None
         return state, tokens
 
@@ -130,10 +137,50 @@ def twice(
     for attempt in (work, again or work):
         try:
             return attempt()
-        except torch.OutOfMemoryError:
-            pass
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
         release(device)
     raise out_of_memory(device, doing, do)
+
+
+def with_room(
+    state: DecoderState, times: float, *, since: DecoderState, fresh: bool, keys_in_host: bool
+) -> DecoderState:
+    """A state with room for the keys of all that comes, so that none are copied while it grows.
+
+    Args:
+        state: after the first chunk.
+        times: so many chunks will come, that one counted.
+        since: before it.
+        fresh: whether it was the first of the whole video.
+        keys_in_host: whether long keys and values are to lie in host memory.
+
+    Raises:
+        CapacityError: there is no such room.
+    """
+    device = _device(state)
+    away = keys_in_host and _long_ones(state, device)
+    if times <= 1 and not fresh and not away:
+        # One chunk more, as of a camera: a copy of everything each time would cost too much.
+        return state
+    room = in_host if keys_in_host else None
+    work = partial(state.reserve, times, _SPARE_KEYS, since=since, room=room)
+    doing = "the keys and values of the whole video"
+    return twice(work, device=device, doing=doing, do="choose fewer frames")
+
+
+def _device(state: DecoderState) -> torch.device:
+    """Where a state is computed, wherever its keys lie."""
+    found = [m.ssm for m in state.memories if isinstance(m, MambaMemory)]
+    found += [m.k for m in state.memories if isinstance(m, AttentionMemory)]
+    return found[0].device if found else torch.device("cpu")
+
+
+def _long_ones(state: DecoderState, device: torch.device) -> bool:
+    """Whether keys that should lie in host memory lie on the device."""
+    known = [m for m in state.memories if isinstance(m, AttentionMemory)]
+    return any(max(m.own) >= LEAST_IN_HOST and m.k.device == device for m in known)
 
 
 def in_batches(
@@ -162,6 +209,13 @@ def in_batches(
 def _batches(see: Callable[[Tensor], Tensor], frames: Tensor, most: int) -> Tensor:
     found = [see(part) for part in frames.split(most)]
     return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def ran_out(error: RuntimeError) -> bool:
+    """Whether an error says that memory ran out: of the allocator, of a library, of the host."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def release(device: torch.device) -> None:

@@ -12,7 +12,7 @@ from tests.toy_engine import noise, toy_config, toy_engine, toy_model, toy_proce
 from timeviper.core.device import free_bytes, total_bytes
 from timeviper.core.errors import CapacityError
 from timeviper.inference.admission import UNLIMITED, Gate, Limits
-from timeviper.inference.engine import AskOptions, Engine
+from timeviper.inference.engine import AskOptions, Degrade, Engine
 from timeviper.inference.watch import Progress, Watch
 from timeviper.processing.messages import VideoPart
 
@@ -58,7 +58,7 @@ def test_what_fits_in_smaller_chunks_is_read_so_and_told() -> None:
 
 @pytest.mark.parametrize(
     "limits",
-    [Limits(bytes=2**16), Limits(bytes=(_needs(64) + _needs(256)) // 2, degrade=False)],
+    [Limits(bytes=2**16), Limits(bytes=(_needs(64) + _needs(256)) // 2, degrade=Degrade.NO)],
 )
 def test_what_does_not_fit_is_refused_before_a_frame_is_read(limits: Limits) -> None:
     heard: list[Progress] = []
