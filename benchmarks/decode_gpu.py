@@ -28,8 +28,9 @@ from timeviper.inference.steps import GraphSteps, Runners
 from timeviper.model.decoder import Decoder, last_of_each
 from timeviper.model.keys import fresh
 from timeviper.model.slots import KeySlots, ScanSlots
-from timeviper.model.state import DecoderState, MambaMemory, Memory
+from timeviper.model.state import DecoderState, MambaMemory, Memory, stack
 from timeviper.model.tokens import Tokens
+from timeviper.ops.attention_parts import together
 from timeviper.ops import few_rows_triton, norm_triton, pick_triton, step_triton
 from timeviper.ops.backend import names, override
 
@@ -42,9 +43,7 @@ def random_state(decoder: Decoder, keys: int, sequences: int = 1) -> DecoderStat
     """A state after so many tokens, its numbers drawn."""
     like, config = decoder.embed_tokens.weight, decoder.config
     memories: list[Memory] = []
-    for slots in decoder.slots_for(
-        sequences, capacity=[0] * len(config.layers), shared=[None] * len(config.layers)
-    ).layers:
+    for slots in decoder.slots_for(sequences, capacity=[0] * len(config.layers)).layers:
         if isinstance(slots, KeySlots):
             shape = (sequences, keys, config.num_kv_heads, config.head_dim)
             k, v = (torch.randn(shape, device=like.device, dtype=like.dtype) for _ in range(2))
@@ -65,7 +64,7 @@ def step_bytes(decoder: Decoder, runner: StepRunner) -> float:
         if isinstance(slots, ScanSlots):
             total += 2 * slots.ssm.nbytes
         elif isinstance(slots, KeySlots):
-            own = lengths + (0 if slots.shared is None else slots.shared.length)
+            own = lengths + sum(front.length for front, _ in together(slots.fronts.shared))
             total += own * 2 * slots.k.shape[2] * slots.k.shape[3] * slots.k.itemsize
     return float(total)
 
@@ -163,9 +162,8 @@ def many(decoder: Decoder, context: int, batches: Sequence[int]) -> dict[str, An
     config = decoder.config
     for sequences in batches:
         torch.cuda.empty_cache()
-        nothing = [None] * len(config.layers)
         capacity = [context + 1024] * len(config.layers)
-        slots = decoder.slots_for(sequences, capacity=capacity, shared=nothing)
+        slots = decoder.slots_for(sequences, capacity=capacity)
         for layer in slots.layers:
             if isinstance(layer, KeySlots):
                 layer.k.normal_()
@@ -201,13 +199,17 @@ def packed_questions(decoder: Decoder, count: int, size: int = 32) -> tuple[torc
     return ids.to(decoder.embed_tokens.weight.device), layout
 
 
-def opened(decoder: Decoder, state: DecoderState, which: Sequence[int], total: int) -> OpenAnswer:
-    """The questions of those numbers, read behind a video in one pass."""
+def opened(
+    decoder: Decoder, states: Sequence[DecoderState], which: Sequence[int], total: int
+) -> OpenAnswer:
+    """The questions of those numbers, each behind a video, read in one pass."""
     ids, _ = packed_questions(decoder, total)
     rows = ids.view(total, -1)[list(which)]
     layout = TokenLayout.pack([TokenLayout.of((SpanKind.INSTRUCTION, rows.shape[1]))] * len(rows))
-    forked = state.fork(len(rows))
-    out, after = decoder.run(Tokens.of(decoder.embed(rows.flatten()), layout), forked)
+    one = len({id(state) for state in states}) == 1
+    forked = states[0].fork(len(rows)) if one else stack([state.fork() for state in states])
+    tokens = Tokens.of(decoder.embed(rows.flatten()), layout)
+    out, after = decoder.run(tokens, forked, only_last=True)
     return OpenAnswer(logits=decoder.logits(last_of_each(out)), state=after)
 
 
@@ -244,7 +246,7 @@ def questions(decoder: Decoder, keys: int, tokens: int, count: int = 8) -> dict[
     state, runners = random_state(decoder, keys), Runners()
 
     def ask(which: Sequence[int]) -> list[list[int]]:
-        prompt = opened(decoder, state, which, count)
+        prompt = opened(decoder, [state] * len(which), which, count)
         runner = runners.runner(decoder, [prompt], most=tokens)
         return written(GraphSteps(runner, [prompt]), len(which), tokens)
 
@@ -261,14 +263,14 @@ def videos(decoder: Decoder, keys: int, tokens: int, count: int = 8) -> dict[str
 
     def ask(which: Sequence[int]) -> list[list[int]]:
         clock = Clock()
-        prompts = [opened(decoder, states[n], [n], count) for n in which]
+        prompt = opened(decoder, [states[n] for n in which], which, count)
         clock.lap("open")
-        runner = runners.runner(decoder, prompts, most=tokens)
+        runner = runners.runner(decoder, [prompt], most=tokens)
         clock.lap("buffers")
-        answers = written(GraphSteps(runner, prompts), len(which), tokens)
+        answers = written(GraphSteps(runner, [prompt]), len(which), tokens)
         clock.lap("write")
-        if len(which) > 1:
-            print("videos together", clock.laps, flush=True)
+        if len(which) > 1 or which[0] == 1:
+            print("videos", len(which), clock.laps, flush=True)
         return answers
 
     def each() -> list[list[int]]:

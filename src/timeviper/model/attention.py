@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from timeviper.model.config import DecoderConfig
-from timeviper.model.linear import Product, apply, project, project_parts
+from timeviper.model.linear import Product, apply, product_of, project, project_parts
 from timeviper.model.mamba2 import ScaleNorm
 from timeviper.model.slots import KeySlots
 from timeviper.model.state import AttentionMemory, extend
@@ -67,7 +67,7 @@ class AttentionMixer(nn.Module):
         lengths: Sequence[int],
     ) -> AttentionMemory:
         """The memory with the keys and values of new tokens."""
-        k, v = self.keys_values(hidden, places)
+        k, v = self.keys_values(hidden, places, product=product_of(lengths))
         return extend(memory, k, v, lengths=lengths)
 
     def attend(
@@ -91,9 +91,10 @@ class AttentionMixer(nn.Module):
         Returns:
             What the layer adds to each token.
         """
-        q = self.queries(hidden, places)
+        product = product_of(lengths)
+        q = self.queries(hidden, places, product=product)
         y = attention(q, memory.k, memory.v, q_lengths=lengths, k_lengths=own, shared=memory.shared)
-        return self.o_proj(y.flatten(1))
+        return product(self.o_proj, y.flatten(1))
 
     def step(
         self, hidden: Float[Tensor, "sequence hidden"] | Quantized, slots: KeySlots
@@ -102,7 +103,7 @@ class AttentionMixer(nn.Module):
         places = None if self.rope_theta is None else slots.places
         q = self.queries(hidden, places, product=project)
         slots.write(*self.keys_values(hidden, places, product=project))
-        y = attention_step(q, slots.k, slots.v, k_lengths=slots.lengths, shared=slots.shared)
+        y = attention_step(q, slots.k, slots.v, k_lengths=slots.lengths, shared=slots.fronts)
         return project_parts(self.o_proj, y.flatten(1))
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from timeviper.core.errors import ConfigError
 from timeviper.model.attention import AttentionMixer
 from timeviper.model.config import DecoderConfig
-from timeviper.model.linear import all_take_fp8
+from timeviper.model.linear import all_take_fp8, product_of
 from timeviper.model.mamba2 import Mamba2Mixer, ScaleNorm
 from timeviper.model.mlp import MlpMixer
 from timeviper.model.pattern import LayerKind
@@ -87,7 +87,7 @@ class Block(nn.Module):
             case AttentionMixer() as mixer, (AttentionMemory() | None) as before:
                 mixed, after = mixer(normed, before, lengths=lengths)
             case mixer, before:
-                mixed, after = mixer(normed), before
+                mixed, after = mixer(normed, product=product_of(lengths)), before
         return Stream(hidden, mixed), after
 
     def step(self, stream: StepStream, slots: Slots) -> StepStream:

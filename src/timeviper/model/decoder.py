@@ -18,7 +18,7 @@ from timeviper.core.layout import SpanKind, TokenLayout
 from timeviper.model.attention import AttentionMixer
 from timeviper.model.block import Block, StepStream
 from timeviper.model.config import DecoderConfig, TransferPlan
-from timeviper.model.linear import project
+from timeviper.model.linear import FEW_TOKENS, project
 from timeviper.model.mamba2 import Mamba2Mixer, ScaleNorm
 from timeviper.model.parts import Spread, in_turn, last_ones, through, to_last
 from timeviper.model.pattern import LayerKind
@@ -27,8 +27,9 @@ from timeviper.model.state import AttentionMemory, DecoderState, check_sequences
 from timeviper.model.tokens import Tokens, join, on_device
 from timeviper.model.transv import SiteRunner, Transfer
 from timeviper.ops.attention import warm_attention
-from timeviper.ops.attention_parts import SharedKeys
-from timeviper.ops.few_rows import few_rows
+from timeviper.ops.attention_parts import Shared
+from timeviper.ops.few_rows import few_rows, some_rows
+from timeviper.ops.fronts import Fronts
 from timeviper.ops.norm import rms_norm
 
 
@@ -139,28 +140,31 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def slots_for(
-        self, sequences: int, *, capacity: Sequence[int], shared: Sequence[SharedKeys | None]
+        self, sequences: int, *, capacity: Sequence[int], shared: Sequence[Shared] | None = None
     ) -> StepSlots:
         """Buffers for steps of so many sequences, still to be loaded.
 
         Args:
             sequences: number of answers.
             capacity: for each layer the own keys that a sequence may come to hold.
-            shared: for each layer what all sequences have in front.
+            shared: for each layer what each sequence has in front; None for nothing anywhere.
         """
         like = self.embed_tokens.weight
         kinds, width = self.config.layers, self.config.num_kv_heads
         lengths = like.new_zeros(kinds.count(LayerKind.ATTENTION), sequences, dtype=torch.int64)
         place, row = like.new_zeros(sequences, dtype=torch.int64), iter(lengths)
         layers: list[Slots] = []
-        for layer, room, front in zip(self.layers, capacity, shared, strict=True):
+        fronts = shared or [(None,) * sequences] * len(self.layers)
+        ratio = self.config.num_heads // width
+        for layer, room, front in zip(self.layers, capacity, fronts, strict=True):
             match _block(layer).mixer:
                 case Mamba2Mixer() as mixer:
                     layers.append(mixer.slots(place))
                 case AttentionMixer():
                     shape = (sequences, room, width, self.config.head_dim)
                     k, v = like.new_empty(shape), like.new_empty(shape)
-                    layers.append(KeySlots(k, v, next(row), front))
+                    tables = Fronts.of_step(front, ratio=ratio, device=like.device)
+                    layers.append(KeySlots(k, v, next(row), tables, torch.zeros_like(place)))
                 case _:
                     layers.append(None)
         return StepSlots(tuple(layers), lengths, place)
@@ -188,6 +192,9 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row vocab"]:
         """Next-token scores of chosen hidden states; choose before calling, this is large."""
+        if len(hidden) <= FEW_TOKENS and not torch.is_grad_enabled():
+            head = self.embed_tokens if self.lm_head is None else self.lm_head
+            return some_rows(hidden, head.weight)
         if self.lm_head is None:
             return F.linear(hidden, self.embed_tokens.weight)
         return self.lm_head(hidden)

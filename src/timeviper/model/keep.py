@@ -139,8 +139,9 @@ def _past(
     memory: AttentionMemory, row: int, like: Tensor
 ) -> Iterator[Float[Tensor, "token kv_head head_dim"]]:
     """A sequence's keys of earlier calls, a part at a time, wherever they lie."""
-    if memory.shared is not None:
-        for part in memory.shared.k[: memory.shared.length].split(AT_ONCE):
+    front = memory.shared[row]
+    if front is not None:
+        for part in front.k[: front.length].split(AT_ONCE):
             yield part.to(like.device)
     for part in memory.k[row, : memory.own[row]].split(AT_ONCE):
         yield part.to(like.device)

@@ -1,4 +1,4 @@
-"""Keys and values that attention remembers: rows that grow, behind a prefix that they may share."""
+"""Keys and values that attention remembers: rows that grow, each behind what others share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timeviper.core.errors import LayoutError
-from timeviper.ops.attention_parts import SharedKeys
+from timeviper.ops.attention_parts import SharedKeys, together
 from timeviper.ops.packing import to_rows
 
 # Room that an append reserves beyond what it needs, so that chunks rarely copy the cache.
@@ -36,7 +36,7 @@ class _Buffer:
 
 @dataclass(frozen=True, eq=False)
 class AttentionMemory:
-    """Keys and values seen so far: of all rows in front, and one row a sequence of its own.
+    """Keys and values seen so far: a row of its own for each sequence, and what is in front of it.
 
     A memory never changes: `extend` returns a longer one. The newest memory of a buffer writes
     into its spare room; an older one copies its own rows first, so that two that continue the
@@ -44,13 +44,14 @@ class AttentionMemory:
 
     Args:
         buffer: the rows of their own.
-        lengths: valid keys of each sequence, the shared ones counted.
-        shared: what every sequence has in front of its own row; None for nothing.
+        lengths: valid keys of each sequence, those in front counted.
+        shared: what each sequence has in front of its own row: keys of another memory, which
+            several may share.
     """
 
     buffer: _Buffer
     lengths: tuple[int, ...]
-    shared: SharedKeys | None = None
+    shared: tuple[SharedKeys | None, ...]
 
     @property
     def k(self) -> Float[Tensor, "sequence capacity kv_head head_dim"]:
@@ -65,22 +66,22 @@ class AttentionMemory:
     @property
     def own(self) -> tuple[int, ...]:
         """Keys of each sequence that lie in its own row."""
-        front = 0 if self.shared is None else self.shared.length
-        return tuple(length - front for length in self.lengths)
+        return tuple(n - _length(front) for n, front in zip(self.lengths, self.shared, strict=True))
 
     @property
     def nbytes(self) -> int:
         """Bytes of the valid keys and values; shared ones lie in memory once."""
-        front = 0 if self.shared is None else self.shared.length
+        front = sum(keys.length for keys, _ in together(self.shared))
         return (sum(self.own) + front) * 2 * self.k.shape[2] * self.k.shape[3] * self.k.itemsize
 
     def select(self, rows: Sequence[int]) -> AttentionMemory:
         """Memory whose row i is a copy of row `rows[i]`; what is shared stays shared."""
-        lengths, own = (tuple(n[r] for r in rows) for n in (self.lengths, self.own))
+        own = tuple(self.own[r] for r in rows)
         index = torch.tensor(list(rows), dtype=torch.int64, device=self.k.device)
         longest = max(own, default=0)
         k, v = (t[:, :longest].index_select(0, index) for t in (self.k, self.v))
-        return AttentionMemory(_Buffer(k, v, own), lengths, self.shared)
+        lengths = tuple(self.lengths[r] for r in rows)
+        return AttentionMemory(_Buffer(k, v, own), lengths, tuple(self.shared[r] for r in rows))
 
     def fork(self, count: int) -> AttentionMemory:
         """Memory of `count` sequences that all continue the only one; long keys are not copied.
@@ -92,29 +93,36 @@ class AttentionMemory:
             raise LayoutError(
                 want="one sequence to fork", got=len(self.lengths), do="`select` that row first"
             )
-        front = 0 if self.shared is None else self.shared.length
-        if front and self.own[0]:
+        shared = self.shared[0]
+        if shared is not None and self.own[0]:
             # A little is copied along; more than that becomes part of the prefix, which copies
             # it all: as when a buffer grows, seldom enough to cost a constant a key.
-            if self.own[0] <= max(_SHORT, int((GROWTH - 1) * front)):
+            if self.own[0] <= max(_SHORT, int((GROWTH - 1) * shared.length)):
                 return self.select([0] * count)
             return self.whole().fork(count)
-        shared = self.shared or SharedKeys(k=self.k[0], v=self.v[0], length=self.lengths[0])
+        shared = shared or SharedKeys(k=self.k[0], v=self.v[0], length=self.lengths[0])
         k, v = (t.new_empty(count, 0, *t.shape[2:]) for t in (self.k, self.v))
-        return AttentionMemory(_Buffer(k, v, (0,) * count), self.lengths * count, shared)
+        buffer = _Buffer(k, v, (0,) * count)
+        return AttentionMemory(buffer, self.lengths * count, (shared,) * count)
 
     def whole(self) -> AttentionMemory:
         """The same keys without a prefix: copied into each row, where there is one."""
-        if self.shared is None:
+        if not any(self.shared):
             return self
-        front, shape = self.shared.length, (len(self.lengths), max(self.lengths, default=0))
-        rows: list[Tensor] = []
-        for before, own in ((self.shared.k, self.k), (self.shared.v, self.v)):
-            row = alike((*shape, *own.shape[2:]), before)
-            row[:, :front] = before[:front]
-            row[:, front:] = own[:, : shape[1] - front]
-            rows.append(row)
-        return fresh(rows[0], rows[1], self.lengths)
+        shape = len(self.lengths), max(self.lengths, default=0), *self.k.shape[2:]
+        k, v = (alike(shape, t) for t in self._longest())
+        for row, (front, own) in enumerate(zip(self.shared, self.own, strict=True)):
+            first = _length(front)
+            if front is not None:
+                k[row, :first], v[row, :first] = front.k[:first], front.v[:first]
+            k[row, first : first + own] = self.k[row, :own]
+            v[row, first : first + own] = self.v[row, :own]
+        return fresh(k, v, self.lengths)
+
+    def _longest(self) -> tuple[Tensor, Tensor]:
+        """Keys and values that lie where long ones do."""
+        front = next((front for front in self.shared if front is not None), None)
+        return (self.k, self.v) if front is None else (front.k, front.v)
 
     def reserve(self, capacity: int, room: Room | None = None) -> AttentionMemory:
         """The same keys, own rows in a buffer of their own with that many slots or more.
@@ -134,7 +142,7 @@ class AttentionMemory:
 
     def lies_on(self, device: torch.device) -> bool:
         """Whether no key lies elsewhere."""
-        held = [self.k] if self.shared is None else [self.k, self.shared.k]
+        held = [self.k, *(front.k for front in self.shared if front is not None)]
         return all(keys.device == device for keys in held)
 
 
@@ -189,13 +197,13 @@ def extend(
 
 def fresh(k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> AttentionMemory:
     """Memory of these rows, with nothing shared."""
-    return AttentionMemory(_Buffer(k, v, lengths), lengths)
+    return AttentionMemory(_Buffer(k, v, lengths), lengths, (None,) * len(lengths))
 
 
 def stack_attention(
     parts: Sequence[AttentionMemory | None], counts: Sequence[int]
 ) -> AttentionMemory | None:
-    """One memory of the sequences of all parts; a prefix that all of them share stays shared.
+    """One memory of the sequences of all parts; what is in front of each stays where it is.
 
     Args:
         parts: memories of one layer, None where nothing reached it.
@@ -207,10 +215,6 @@ def stack_attention(
     known = next((part for part in parts if part is not None), None)
     if known is None:
         return None
-    fronts = [None if part is None else part.shared for part in parts]
-    shared = known.shared if all(is_same(front, known.shared) for front in fronts) else None
-    if shared is None:
-        parts = [None if part is None else part.whole() for part in parts]
     held = list(zip(parts, counts, strict=True))
     own = tuple(n for part, count in held for n in (part.own if part else (0,) * count))
     shape = (len(own), int(max(own) * GROWTH) + 1, *known.k.shape[2:])
@@ -225,16 +229,13 @@ def stack_attention(
             k[row : row + count, :longest] = part.k[:, :longest]
             v[row : row + count, :longest] = part.v[:, :longest]
         row += count
-    front = 0 if shared is None else shared.length
-    return AttentionMemory(_Buffer(k, v, own), tuple(n + front for n in own), shared)
+    shared = tuple(f for part, n in held for f in (part.shared if part else (None,) * n))
+    lengths = tuple(n for part, count in held for n in (part.lengths if part else (0,) * count))
+    return AttentionMemory(_Buffer(k, v, own), lengths, shared)
 
 
-def is_same(one: SharedKeys | None, other: SharedKeys | None) -> bool:
-    """Whether both are the very same keys in memory, not only equal ones; or both nothing."""
-    if one is None or other is None:
-        return one is other
-    places = [(s.length, s.k.data_ptr(), s.v.data_ptr()) for s in (one, other)]
-    return places[0] == places[1]
+def _length(front: SharedKeys | None) -> int:
+    return 0 if front is None else front.length
 
 
 def _writable(memory: AttentionMemory) -> bool:

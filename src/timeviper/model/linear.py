@@ -1,8 +1,9 @@
-"""Linear layers in FP8, made from trained ones; products of one row a sequence in a step."""
+"""Linear layers in FP8, made from trained ones; products that do not depend on the batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import final
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from timeviper.ops.activation import squared_relu
-from timeviper.ops.few_rows import few_rows, few_rows_parts
+from timeviper.ops.few_rows import few_rows, few_rows_parts, some_rows
 from timeviper.ops.fp8 import MULTIPLE, Operand, Quantized
 from timeviper.ops.linear import fp8_linear, quantize
 
@@ -64,6 +65,57 @@ Product = Callable[[nn.Module, Operand], Tensor]
 def apply(layer: nn.Module, x: Operand) -> Float[Tensor, "... out"]:
     """The layer as it is called everywhere but in steps."""
     return layer(x)
+
+
+# Tokens of a sequence up to which its rows are multiplied beside those of others by a product
+# that does not depend on them; rows of longer ones keep the device busy alone, at full speed.
+FEW_TOKENS = 512
+
+
+def product_of(lengths: Sequence[int]) -> Product:
+    """How layers multiply the tokens of some sequences.
+
+    Args:
+        lengths: tokens of each sequence; longer ones are multiplied each alone.
+
+    Returns:
+        A product. Without gradients, and in layers without bias and not in FP8, what a sequence
+        gets from it does not depend on the others, to the bit.
+    """
+    if torch.is_grad_enabled() or (len(lengths) == 1 and lengths[0] > FEW_TOKENS):
+        return apply
+    if max(lengths, default=0) <= FEW_TOKENS:
+        return gather
+    return partial(_each, sizes=_runs(lengths))
+
+
+def gather(layer: nn.Module, x: Operand) -> Float[Tensor, "row out"]:
+    """A layer's product for the rows of short sequences; each row's does not depend on others."""
+    if isinstance(layer, nn.Linear) and layer.bias is None and isinstance(x, Tensor):
+        return some_rows(x, layer.weight)
+    return layer(x)
+
+
+def _each(layer: nn.Module, x: Operand, *, sizes: Sequence[int]) -> Float[Tensor, "row out"]:
+    """Runs of rows one after another, as each would be alone."""
+    if not isinstance(x, Tensor):
+        return layer(x)
+    products = [gather if size <= 0 else apply for size in sizes]
+    rows = x.split([abs(size) for size in sizes])
+    return torch.cat([product(layer, some) for product, some in zip(products, rows, strict=True)])
+
+
+def _runs(lengths: Sequence[int]) -> list[int]:
+    """Rows of each long sequence, and of each run of short ones, the latter below zero."""
+    found: list[int] = []
+    for length in lengths:
+        if length > FEW_TOKENS:
+            found.append(length)
+        elif found and found[-1] <= 0:
+            found[-1] -= length
+        else:
+            found.append(-length)
+    return found
 
 
 def project(layer: nn.Module, x: Operand, *, relu2: bool = False) -> Float[Tensor, "row out"]:

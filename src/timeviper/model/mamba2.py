@@ -10,7 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from timeviper.model.config import DecoderConfig, MambaConfig
-from timeviper.model.linear import all_take_fp8, project, project_parts
+from timeviper.model.linear import (
+    Product,
+    all_take_fp8,
+    apply,
+    product_of,
+    project,
+    project_parts,
+)
 from timeviper.model.slots import ScanSlots
 from timeviper.model.state import MambaMemory
 from timeviper.ops.conv1d import causal_conv1d
@@ -80,7 +87,7 @@ class Mamba2Mixer(nn.Module):
             The mixed hidden states and the memory after them.
         """
         y, z, memory = self.scan(hidden, memory, lengths=lengths)
-        return self.finish(y, z), memory
+        return self.finish(y, z, product=product_of(lengths)), memory
 
     def scan(
         self,
@@ -138,10 +145,14 @@ class Mamba2Mixer(nn.Module):
         )
 
     def finish(
-        self, y: Float[Tensor, "token head head_dim"], z: Float[Tensor, "token inner"]
+        self,
+        y: Float[Tensor, "token head head_dim"],
+        z: Float[Tensor, "token inner"],
+        *,
+        product: Product = apply,
     ) -> Float[Tensor, "token hidden"]:
-        """Gate, norm and project the scan's outputs."""
-        return self.out_proj(self.gated(y, z))
+        """Gate, norm and project the scan's outputs; `product` is how the projection is applied."""
+        return product(self.out_proj, self.gated(y, z))
 
     def gated(
         self, y: Float[Tensor, "token head head_dim"], z: Float[Tensor, "token inner"]
@@ -174,7 +185,8 @@ class Mamba2Mixer(nn.Module):
     ) -> tuple[ScanInputs, Float[Tensor, "sequence width_less_one channel"]]:
         """The scan's inputs and the convolution's new tail."""
         s = self.sizes
-        z, conv_in, dt = self.in_proj(hidden).split([s.inner_size, s.conv_size, s.num_heads], -1)
+        mixed = product_of(lengths)(self.in_proj, hidden)
+        z, conv_in, dt = mixed.split([s.inner_size, s.conv_size, s.num_heads], -1)
         mixed, tail = causal_conv1d(
             conv_in,
             self.conv1d.weight,

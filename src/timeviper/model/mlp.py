@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from timeviper.model.config import DecoderConfig
-from timeviper.model.linear import all_take_fp8, project, project_parts
+from timeviper.model.linear import Product, all_take_fp8, apply, project, project_parts
 from timeviper.ops.activation import squared_relu
 from timeviper.ops.fp8 import Operand
 from timeviper.ops.linear import quantize
@@ -29,14 +29,16 @@ class MlpMixer(nn.Module):
         """The layers that read what comes in."""
         return (self.up_proj,) if self.gate_proj is None else (self.gate_proj, self.up_proj)
 
-    def forward(self, hidden: Operand) -> Float[Tensor, "token hidden"]:
-        """Transform each token alone."""
-        up = self.up_proj(hidden)
+    def forward(
+        self, hidden: Operand, *, product: Product = apply
+    ) -> Float[Tensor, "token hidden"]:
+        """Transform each token alone; `product` is how a projection is applied."""
+        up = product(self.up_proj, hidden)
         if self.gate_proj is not None:
-            return self.down_proj(self._act(self.gate_proj(hidden)) * up)
+            return product(self.down_proj, self._act(product(self.gate_proj, hidden)) * up)
         if self._rounds:
-            return self.down_proj(quantize(up, activation="relu2"))
-        return self.down_proj(self._act(up))
+            return product(self.down_proj, quantize(up, activation="relu2"))
+        return product(self.down_proj, self._act(up))
 
     def step(self, hidden: Operand) -> Float[Tensor, "part sequence hidden"]:
         """As `forward` with one token a sequence; parts to be added up."""

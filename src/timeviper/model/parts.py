@@ -11,6 +11,7 @@ from torch import Tensor
 
 from timeviper.model.attention import AttentionMixer
 from timeviper.model.block import Block, Stream
+from timeviper.model.linear import product_of
 from timeviper.model.mamba2 import Mamba2Mixer
 from timeviper.model.mlp import MlpMixer
 from timeviper.model.state import AttentionMemory, MambaMemory, Memory
@@ -130,7 +131,8 @@ def _last(
     match block.mixer, memory:
         case Mamba2Mixer() as mixer, (MambaMemory() | None) as before:
             y, z, after = mixer.scan(normed, before, lengths=lengths)
-            mixed = mixer.finish(y.index_select(0, index), z.index_select(0, index))
+            chosen = y.index_select(0, index), z.index_select(0, index)
+            mixed = mixer.finish(*chosen, product=product_of([1] * len(index)))
         case AttentionMixer() as mixer, (AttentionMemory() | None) as before:
             places = mixer.places(before, lengths, hidden)
             after = mixer.remember(normed, places, before, lengths=lengths)

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from timeviper.model.keys import AttentionMemory, is_same
+from timeviper.model.keys import AttentionMemory
 from timeviper.model.state import DecoderState, MambaMemory, Memory
-from timeviper.ops.attention_parts import SharedKeys
+from timeviper.ops.attention_parts import Shared, SharedKeys
+from timeviper.ops.fronts import Fronts
 from timeviper.ops.step import StepWeights, write_slots
 
 
@@ -23,18 +24,20 @@ class KeySlots:
         k: own keys of each sequence; beyond its length anything may lie.
         v: own values.
         lengths: own keys of each sequence, that of the token at hand counted.
-        shared: keys in front of all sequences.
+        fronts: what lies in front of each sequence, where it lies.
+        before: keys that lie there.
     """
 
     k: Float[Tensor, "sequence capacity kv_head head_dim"]
     v: Float[Tensor, "sequence capacity kv_head head_dim"]
     lengths: Int[Tensor, " sequence"]
-    shared: SharedKeys | None
+    fronts: Fronts
+    before: Int[Tensor, " sequence"]
 
     @property
     def places(self) -> Int[Tensor, " sequence"]:
         """Position of the token at hand within the layer."""
-        return self.lengths - 1 if self.shared is None else self.lengths + (self.shared.length - 1)
+        return self.lengths + self.before - 1
 
     def write(
         self,
@@ -87,13 +90,13 @@ class StepSlots:
         self,
         sequences: int,
         needed: Sequence[int],
-        shared: Sequence[SharedKeys | None],
+        shared: Sequence[Shared],
     ) -> bool:
         """Whether so many sequences with so many own keys a layer behind these fit in here."""
         if sequences != len(self.place):
             return False
         return all(
-            slots.k.shape[1] >= keys and is_same(slots.shared, front)
+            slots.k.shape[1] >= keys and slots.fronts.takes(front)
             for slots, keys, front in zip(self.layers, needed, shared, strict=True)
             if isinstance(slots, KeySlots)
         )
@@ -140,47 +143,44 @@ class StepSlots:
         self.place.fill_(width - 2)
 
 
-def prefixes(states: Sequence[DecoderState]) -> tuple[SharedKeys | None, ...]:
-    """For each layer the keys that all sequences of all states have in front; None for none."""
-    found: list[SharedKeys | None] = []
+def prefixes(states: Sequence[DecoderState]) -> tuple[Shared, ...]:
+    """For each layer what each sequence of all states has in front; None for nothing."""
+    found: list[Shared] = []
+    counts = [state.sequences or 0 for state in states]
     for parts in zip(*(state.memories for state in states), strict=True):
-        fronts = [part.shared if isinstance(part, AttentionMemory) else None for part in parts]
-        same = all(is_same(front, fronts[0]) for front in fronts)
-        found.append(fronts[0] if same else None)
+        fronts: list[SharedKeys | None] = []
+        for part, count in zip(parts, counts, strict=True):
+            fronts += part.shared if isinstance(part, AttentionMemory) else (None,) * count
+        found.append(tuple(fronts))
     return tuple(found)
 
 
-def most_own(
-    states: Sequence[DecoderState], shared: Sequence[SharedKeys | None]
-) -> tuple[int, ...]:
+def most_own(states: Sequence[DecoderState]) -> tuple[int, ...]:
     """For each layer the most keys of a sequence behind what is shared; 0 where there are none."""
     layers = zip(*(state.memories for state in states), strict=True)
-    longest = [
-        max(
-            (n for part in parts if isinstance(part, AttentionMemory) for n in part.lengths),
-            default=0,
-        )
+    return tuple(
+        max((n for part in parts if isinstance(part, AttentionMemory) for n in part.own), default=0)
         for parts in layers
-    ]
-    fronts = [0 if front is None else front.length for front in shared]
-    return tuple(n - front for n, front in zip(longest, fronts, strict=True))
+    )
 
 
 def _load_keys(slots: KeySlots, parts: Sequence[tuple[Memory, int]]) -> list[int]:
-    """Copy own rows; returns the length of each."""
+    """Copy own rows and point to what lies in front; returns the length of each row."""
     own: list[int] = []
+    fronts: list[SharedKeys | None] = []
     for part, count in parts:
         if not isinstance(part, AttentionMemory):
             own += [0] * count
+            fronts += [None] * count
             continue
-        rows, longest, front = slice(len(own), len(own) + count), max(part.own), 0
-        if part.shared is not None and not is_same(part.shared, slots.shared):
-            front = part.shared.length
-            slots.k[rows, :front] = part.shared.k[:front]
-            slots.v[rows, :front] = part.shared.v[:front]
-        slots.k[rows, front : front + longest] = part.k[:, :longest]
-        slots.v[rows, front : front + longest] = part.v[:, :longest]
-        own += [front + n for n in part.own]
+        rows, longest = slice(len(own), len(own) + count), max(part.own)
+        slots.k[rows, :longest] = part.k[:, :longest]
+        slots.v[rows, :longest] = part.v[:, :longest]
+        own += part.own
+        fronts += part.shared
+    slots.fronts.load(fronts)
+    before = [0 if front is None else front.length for front in fronts]
+    slots.before.copy_(torch.tensor(before, dtype=torch.int64))
     return own
 
 

@@ -16,6 +16,7 @@ from timeviper.core.layout import SpanKind
 from timeviper.model.block import Block
 from timeviper.model.config import DecoderConfig, DropPolicy, TransferSite
 from timeviper.model.keep import attention_keep, stream_keep, whole_keep
+from timeviper.model.linear import product_of
 from timeviper.model.pile import AT_ONCE, Pile, in_one, put_by
 from timeviper.model.state import AttentionMemory, PendingTransfer, extend
 from timeviper.model.tokens import Tokens, on_device
@@ -73,7 +74,8 @@ class Transfer(nn.Module):
         Returns:
             Updated tokens of the same shape.
         """
-        q = self.q_proj(hidden).unflatten(-1, (-1, self.head_dim))
+        product = product_of(lengths)
+        q = product(self.q_proj, hidden).unflatten(-1, (-1, self.head_dim))
         y = attention(
             q,
             memory.k,
@@ -83,7 +85,7 @@ class Transfer(nn.Module):
             causal=False,
             shared=memory.shared,
         )
-        return hidden + torch.tanh(self.alpha) * self.o_proj(y.flatten(1))
+        return hidden + torch.tanh(self.alpha) * product(self.o_proj, y.flatten(1))
 
 
 class SiteRunner:

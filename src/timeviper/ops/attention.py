@@ -10,7 +10,8 @@ from torch import Tensor
 from timeviper.core.errors import LayoutError
 from timeviper.ops import attention_pieces, attention_streamed
 from timeviper.ops import backend as backends
-from timeviper.ops.attention_parts import SharedKeys
+from timeviper.ops.attention_parts import Shared
+from timeviper.ops.fronts import Fronts
 from timeviper.ops.packing import check_lengths
 
 
@@ -23,7 +24,7 @@ def attention(  # noqa: PLR0913
     k_lengths: Sequence[int],
     causal: bool = True,
     scale: float | None = None,
-    shared: SharedKeys | None = None,
+    shared: Shared | None = None,
     backend: str | None = None,
 ) -> Float[Tensor, "token head head_dim"]:
     """Attend from the last tokens of each sequence to its keys.
@@ -39,8 +40,8 @@ def attention(  # noqa: PLR0913
         k_lengths: filled slots of each sequence.
         causal: whether a query sees no later position than its own.
         scale: factor of the scores; None means 1 / sqrt(head_dim).
-        shared: keys in front of every sequence's own, seen by all queries and read once;
-            `k_lengths` do not count them.
+        shared: what lies in front of each sequence's own keys, seen by all its queries; the same
+            for several is read once. `k_lengths` do not count it.
         backend: name of an implementation; None leaves the choice to the registry.
 
     Returns:
@@ -51,14 +52,14 @@ def attention(  # noqa: PLR0913
 
     Source: Ainslie et al. 2023 (grouped queries); blocks over queries ours.
     Law: cut the queries anywhere, and the outputs are those of one call; shared keys give what
-        a copy of them in front of each sequence's own keys would.
+        a copy of them in front of each sequence's own keys would. On a GPU in a half precision a
+        sequence's outputs do not depend on the others, to the bit.
     """
     _check(q, k, v, q_lengths, k_lengths)
     if causal:
         _check_places(q_lengths, k_lengths)
-    if shared is not None:
-        _check_shared(shared, k)
-    if k.device != q.device or (shared is not None and shared.k.device != q.device):
+    _check_shared(shared, k)
+    if any(keys.device != q.device for keys in (k, *_keys(shared))):
         part = backends.choose("attention_part", device_type=q.device.type)
         run = partial(attention_streamed.attention, further=part.run)
     else:
@@ -81,7 +82,7 @@ def attention_step(  # noqa: PLR0913
     v: Float[Tensor, "sequence capacity kv_head head_dim"],
     *,
     k_lengths: Int[Tensor, " sequence"],
-    shared: SharedKeys | None = None,
+    shared: Fronts | None = None,
     scale: float | None = None,
     backend: str | None = None,
 ) -> Float[Tensor, "sequence head head_dim"]:
@@ -97,7 +98,8 @@ def attention_step(  # noqa: PLR0913
         k_lengths: filled slots of each sequence, where the keys are; at most the capacity, which
             is not checked: that would wait for the device. With keys in a host's memory, which
             are streamed, it does wait.
-        shared: keys in front of every sequence's own, read once; `k_lengths` do not count them.
+        shared: what lies in front of each sequence's own keys, where it lies; several sequences
+            behind the same keys read them once. `k_lengths` do not count it.
         scale: factor of the scores; None means 1 / sqrt(head_dim).
         backend: name of an implementation; None leaves the choice to the registry.
 
@@ -108,17 +110,18 @@ def attention_step(  # noqa: PLR0913
         LayoutError: heads, sequences or shapes do not fit.
 
     Source: Dao et al. 2023 (Flash-Decoding); Juravsky et al. 2024 (Hydragen, shared prefixes).
-    Law: what `attention` gives for one query a sequence.
+    Law: what `attention` gives for one query a sequence. With Triton a sequence's output depends
+        neither on the others nor on the capacity, to the bit.
     """
     _check_rows(k, v, len(q), len(k_lengths))
     _ratio(q.shape[1], k.shape[2])
-    if shared is not None:
-        _check_shared(shared, k)
+    fronts = None if shared is None else shared.shared
+    _check_shared(fronts, k)
     if k.device != q.device:
         filled: list[int] = k_lengths.tolist()
         ones = [1] * len(filled)
         return attention(
-            q, k, v, q_lengths=ones, k_lengths=filled, causal=False, scale=scale, shared=shared
+            q, k, v, q_lengths=ones, k_lengths=filled, causal=False, scale=scale, shared=fronts
         )
     chosen = backends.choose("attention_step", backend, device_type=q.device.type)
     return chosen.run(q, k, v, k_lengths=k_lengths, shared=shared, scale=scale)
@@ -175,20 +178,32 @@ def _check_rows(k: Tensor, v: Tensor, sequences: int, lengths: int) -> None:
         )
 
 
-def _check_shared(shared: SharedKeys, k: Tensor) -> None:
+def _keys(shared: Shared | None) -> list[Tensor]:
+    """Keys that lie in front of some sequence."""
+    return [front.k for front in shared or () if front is not None]
+
+
+def _check_shared(shared: Shared | None, k: Tensor) -> None:
     """Refuse shared keys that could not stand in front of each sequence's own."""
-    if shared.k.shape != shared.v.shape or shared.k.shape[1:] != k.shape[2:]:
+    if shared is not None and len(shared) != len(k):
         raise LayoutError(
-            want=f"shared keys and values of {k.shape[2]} heads x {k.shape[3]}",
-            got=f"{tuple(shared.k.shape)} and {tuple(shared.v.shape)}",
-            do="share keys of the same layer",
+            want=f"what lies in front of each of {len(k)} sequences",
+            got=f"{len(shared)} of them",
+            do="say None where nothing does",
         )
-    if not 0 <= shared.length <= len(shared.k):
-        raise LayoutError(
-            want=f"a shared length within the capacity of {len(shared.k)}",
-            got=shared.length,
-            do="pass the number of filled slots",
-        )
+    for front in {id(front): front for front in shared or () if front is not None}.values():
+        if front.k.shape != front.v.shape or front.k.shape[1:] != k.shape[2:]:
+            raise LayoutError(
+                want=f"shared keys and values of {k.shape[2]} heads x {k.shape[3]}",
+                got=f"{tuple(front.k.shape)} and {tuple(front.v.shape)}",
+                do="share keys of the same layer",
+            )
+        if not 0 <= front.length <= len(front.k):
+            raise LayoutError(
+                want=f"a shared length within the capacity of {len(front.k)}",
+                got=front.length,
+                do="pass the number of filled slots",
+            )
 
 
 def _check_filled(k: Tensor, k_lengths: Sequence[int]) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from timeviper.ops import attention_flash, attention_pieces, attention_triton
-from timeviper.ops.attention_parts import Part, SharedKeys
+from timeviper.ops.attention_parts import Part, Shared, SharedKeys, together
 from timeviper.ops.attention_pieces import Stretch, stretches
+from timeviper.ops.fronts import Fronts
 
 _HALF = (torch.float16, torch.bfloat16)
 # The widest head that all of the kernels hold.
@@ -26,7 +27,7 @@ def attention(
     k_lengths: Sequence[int],
     causal: bool = True,
     scale: float | None = None,
-    shared: SharedKeys | None = None,
+    shared: Shared | None = None,
 ) -> Tensor:
     """As `ops.attention.attention`, whose checks have passed.
 
@@ -38,38 +39,45 @@ def attention(
         k_lengths: filled slots of each sequence.
         causal: whether a query sees no later position than its own.
         scale: factor of the scores; None means 1 / sqrt(head_dim).
-        shared: keys in front of every sequence's own.
+        shared: what lies in front of each sequence's own keys.
 
     Returns:
         Weighted values, packed like the queries.
     """
-    call: dict[str, Any] = {
-        "q_lengths": q_lengths,
-        "k_lengths": k_lengths,
-        "causal": causal,
-        "scale": scale,
-    }
+    call: dict[str, Any] = {"causal": causal, "scale": scale}
     if not takes(q, k, v):
-        return attention_flash.attention(q, k, v, **call, shared=shared)
+        lengths: dict[str, Any] = {"q_lengths": q_lengths, "k_lengths": k_lengths}
+        return attention_flash.attention(q, k, v, **lengths, **call, shared=shared)
+    fronts = [None] * len(k) if shared is None else list(shared)
     if not len(q):
         return torch.zeros_like(q)
     if all(length == 1 for length in q_lengths):
-        lengths = torch.tensor(list(k_lengths), device=q.device)
+        filled = torch.tensor(list(k_lengths), device=q.device)
+        tables = Fronts.of_step(fronts, ratio=q.shape[1] // k.shape[2], device=q.device)
         return attention_triton.attention_step(
-            q, k, v, k_lengths=lengths, shared=shared, scale=scale
+            q, k, v, k_lengths=filled, shared=tables, scale=scale
         )
-    before = None
-    if shared is not None and shared.length:
-        front = slice(0, shared.length)
-        before = further(
-            None, q, shared.k[front], shared.v[front], causal=False, scale=scale, last=False
-        )
-    if attention_pieces.alone(q_lengths, k_lengths):
-        return _each(before, q, k, v, **call)
-    if not max(k_lengths):
-        return torch.zeros_like(q) if before is None else before.out.to(q.dtype)
-    own = attention_flash.packed(q, k, v, **call)
-    return (own if before is None else attention_triton.merge_two(before, own, q.dtype)).out
+    few = [
+        attention_pieces.is_few(queries, keys, causal=causal)
+        for queries, keys in zip(q_lengths, k_lengths, strict=True)
+    ]
+    rows = q.split(list(q_lengths))
+    outs = [torch.zeros_like(some) for some in rows]
+    for s, (some, keys) in enumerate(zip(rows, k_lengths, strict=True)):
+        if len(some) and not few[s]:
+            outs[s] = _alone(some, fronts[s], k[s, :keys], v[s, :keys], **call)
+    counts = [len(some) if yes else 0 for some, yes in zip(rows, few, strict=True)]
+    if not any(counts):
+        return torch.cat(outs)
+    whole = sum(counts) == len(q)
+    asked = q if whole else torch.cat([rows[s] for s, count in enumerate(counts) if count])
+    filled = [keys if yes else 0 for keys, yes in zip(k_lengths, few, strict=True)]
+    found = _questions(asked, fronts, k, v, q_lengths=counts, k_lengths=filled, **call)
+    if whole:
+        return found
+    for s, piece in enumerate(found.split(counts)):
+        outs[s] = piece if counts[s] else outs[s]
+    return torch.cat(outs)
 
 
 def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
@@ -146,9 +154,26 @@ def _unchanged(before: Part | None, q: Tensor, last: bool) -> Part:
     return Part(before.out.to(q.dtype), before.lse) if last else before
 
 
-def _each(
-    before: Part | None,
+def _alone(
     q: Tensor,
+    front: SharedKeys | None,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool,
+    scale: float | None,
+) -> Tensor:
+    """Many queries of one sequence, or many own keys, by pieces."""
+    seen = None
+    if front is not None and front.length:
+        before = front.k[: front.length], front.v[: front.length]
+        seen = further(None, q, *before, causal=False, scale=scale, last=not len(k))
+    return further(seen, q, k, v, causal=causal, scale=scale, last=True).out
+
+
+def _questions(
+    q: Tensor,
+    fronts: Shared,
     k: Tensor,
     v: Tensor,
     *,
@@ -157,18 +182,19 @@ def _each(
     causal: bool,
     scale: float | None,
 ) -> Tensor:
-    """One sequence after another over its own keys, after what its queries saw before."""
-    outs: list[Tensor] = []
-    first = 0
-    for s, (queries, keys) in enumerate(zip(q_lengths, k_lengths, strict=True)):
-        here = slice(first, first + queries)
-        first += queries
-        if not queries:
-            continue
-        seen = None if before is None else Part(before.out[here], before.lse[here])
-        own = (k[s, :keys], v[s, :keys])
-        outs.append(further(seen, q[here], *own, causal=causal, scale=scale, last=True).out)
-    return outs[0] if len(outs) == 1 else torch.cat(outs)
+    """Few queries of each sequence: what lies in front is split, own keys go packed."""
+    kv_heads = k.shape[2]
+    before = None
+    if together(fronts):
+        at_once = attention_triton.question_tile(q.shape[1] // kv_heads)
+        tables = Fronts(fronts, at_once=at_once, device=q.device, counts=q_lengths)
+        before = attention_triton.in_front(q, tables, kv_heads=kv_heads, scale=scale)
+    if not max(k_lengths):
+        return torch.zeros_like(q) if before is None else before.out
+    own = attention_flash.packed(
+        q, k, v, q_lengths=q_lengths, k_lengths=k_lengths, causal=causal, scale=scale
+    )
+    return own.out if before is None else attention_triton.merge_two(before, own, q.dtype).out
 
 
 def _cudnn(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) -> Part:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from timeviper.ops import attention_torch
-from timeviper.ops.attention_parts import Part, SharedKeys
+from timeviper.ops.attention_parts import Part, Shared
 from timeviper.ops.packing import from_rows
 from timeviper.ops.triton_probe import Probe
 
@@ -37,7 +37,7 @@ def attention(  # noqa: PLR0913
     k_lengths: Sequence[int],
     causal: bool = True,
     scale: float | None = None,
-    shared: SharedKeys | None = None,
+    shared: Shared | None = None,
 ) -> Tensor:
     """As `ops.attention.attention`, whose checks have passed.
 

@@ -15,17 +15,41 @@ _SCORES = 2**23
 
 @dataclass(frozen=True, kw_only=True)
 class SharedKeys:
-    """Keys and values that all sequences of a call have in front of their own: one video.
+    """Keys and values that one or several sequences have in front of their own: one video.
 
     Args:
         k: keys; slots from `length` on are ignored whatever they hold.
         v: values, laid out like the keys.
-        length: filled slots. A number of the host: a captured CUDA graph keeps it.
+        length: filled slots.
     """
 
     k: Float[Tensor, "capacity kv_head head_dim"]
     v: Float[Tensor, "capacity kv_head head_dim"]
     length: int
+
+
+# What each sequence has in front of its own keys, None for nothing; one video may stand for many.
+Shared = Sequence[SharedKeys | None]
+
+
+def is_same(one: SharedKeys | None, other: SharedKeys | None) -> bool:
+    """Whether both are the very same keys in memory, not only equal ones; or both nothing."""
+    if one is None or other is None:
+        return one is other
+    return _place(one) == _place(other)
+
+
+def together(shared: Shared) -> list[tuple[SharedKeys, list[int]]]:
+    """Keys that are there, each once, and the numbers of the sequences that have them in front."""
+    found: dict[tuple[int, int, int], tuple[SharedKeys, list[int]]] = {}
+    for number, front in enumerate(shared):
+        if front is not None and front.length:
+            found.setdefault(_place(front), (front, []))[1].append(number)
+    return list(found.values())
+
+
+def _place(keys: SharedKeys) -> tuple[int, int, int]:
+    return keys.length, keys.k.data_ptr(), keys.v.data_ptr()
 
 
 @dataclass(frozen=True)

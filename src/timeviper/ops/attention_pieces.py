@@ -3,7 +3,6 @@
 The sizes are measured: `benchmarks/attention_gpu.py`, figures in `benchmarks/results`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,9 +20,6 @@ CUDNN_KEYS = (32_768, 8_192)
 # Up to so many queries behind so many keys the keys are split over programs: elsewhere a few
 # tiles of queries would leave most of the device idle.
 SPLIT_QUERIES, SPLIT_KEYS = 160, 2_048
-# Behind so many keys on average a few launches a sequence take less than FlashAttention's packed
-# rows, whose programs each walk all keys of a sequence for a part of a tile.
-ALONE_KEYS = 16_384
 # cuDNN's kernels for older devices are no faster than FlashAttention.
 _OLDEST_CAPABILITY = (9, 0)
 
@@ -91,20 +87,21 @@ def stretches(queries: int, keys: int, *, causal: bool) -> list[Stretch]:
     return found
 
 
-def alone(q_lengths: Sequence[int], k_lengths: Sequence[int]) -> bool:
-    """Whether sequences run one after another instead of packed in one call.
+def is_few(queries: int, keys: int, *, causal: bool) -> bool:
+    """Whether a sequence goes packed with others, split where keys are shared.
+
+    A sequence's own numbers alone decide, so that it is computed alike in any batch.
 
     Args:
-        q_lengths: queries of each sequence.
-        k_lengths: keys of each sequence.
+        queries: of the sequence.
+        keys: its own, those in front of them not counted.
+        causal: whether the queries belong to the last keys.
 
     Returns:
-        True for one sequence, for chunks that cuDNN takes, and for few queries behind many keys.
+        False where the queries are many, or split over long own keys.
     """
-    if len(q_lengths) == 1 or min(q_lengths) >= CUDNN_QUERIES[-1]:
-        return True
-    long = sum(k_lengths) >= ALONE_KEYS * len(k_lengths)
-    return long and max(q_lengths) <= SPLIT_QUERIES
+    past = keys - queries if causal else keys
+    return queries <= SPLIT_QUERIES and past < SPLIT_KEYS
 
 
 def probe_pieces(device_type: str) -> Probe:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from timeviper.ops.attention_parts import Part, SharedKeys
+from timeviper.ops.attention_parts import Part, Shared, together
 
 # Keys a copy: long enough for a link's full rate, short enough that four blocks are small.
 BLOCK_KEYS = 32_768
@@ -25,7 +25,7 @@ def attention(  # noqa: PLR0913
     k_lengths: Sequence[int],
     causal: bool = True,
     scale: float | None = None,
-    shared: SharedKeys | None = None,
+    shared: Shared | None = None,
     further: Further,
     block_keys: int = BLOCK_KEYS,
 ) -> Tensor:
@@ -39,7 +39,7 @@ def attention(  # noqa: PLR0913
         k_lengths: filled slots of each sequence.
         causal: whether a query sees no later position than its own.
         scale: factor of the scores; None means 1 / sqrt(head_dim).
-        shared: keys in front of every sequence's own, wherever they lie.
+        shared: what lies in front of each sequence's own keys, wherever it lies.
         further: merges attention to more keys, `attention_parts.further` for instance.
         block_keys: keys a copy.
 
@@ -48,18 +48,22 @@ def attention(  # noqa: PLR0913
 
     Law: the same for every size of block, and as if all keys lay with the queries.
     """
-    front = None
-    if shared is not None and shared.length and len(q):
-        keys, values = shared.k[: shared.length], shared.v[: shared.length]
-        with closing(_blocks(keys, values, 0, block_keys, q.device)) as blocks:
-            for block in blocks:
-                front = further(front, q, *block, causal=False, scale=scale, last=False)
+    rows = q.split(list(q_lengths))
+    before: dict[int, Part] = {}
+    for front, members in together(shared or ()):
+        found, some = None, torch.cat([rows[s] for s in members])
+        if len(some):
+            keys, values = front.k[: front.length], front.v[: front.length]
+            with closing(_blocks(keys, values, 0, block_keys, q.device)) as blocks:
+                for block in blocks:
+                    found = further(found, some, *block, causal=False, scale=scale, last=False)
+        if found is not None:
+            sizes = [q_lengths[s] for s in members]
+            pieces = zip(found.out.split(sizes), found.lse.split(sizes), strict=True)
+            before |= {s: Part(*piece) for s, piece in zip(members, pieces, strict=True)}
     outs: list[Tensor] = []
-    first = 0
     for s, (queries, keys) in enumerate(zip(q_lengths, k_lengths, strict=True)):
-        here = slice(first, first + queries)
-        first += queries
-        seen = None if front is None else Part(front.out[here], front.lse[here])
+        seen = before.get(s)
         if queries and keys:
             tail = queries if causal else 0
             with closing(_blocks(k[s, :keys], v[s, :keys], tail, block_keys, q.device)) as blocks:
@@ -67,8 +71,8 @@ def attention(  # noqa: PLR0913
                 for block in blocks:
                     left -= len(block[0])
                     own = causal and not left
-                    seen = further(seen, q[here], *block, causal=own, scale=scale, last=not left)
-        outs.append(torch.zeros_like(q[here]) if seen is None else seen.out.to(q.dtype))
+                    seen = further(seen, rows[s], *block, causal=own, scale=scale, last=not left)
+        outs.append(torch.zeros_like(rows[s]) if seen is None else seen.out.to(q.dtype))
     return torch.cat(outs) if outs else torch.zeros_like(q)
 
 

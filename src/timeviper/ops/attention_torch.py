@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from timeviper.ops import attention_cpu
-from timeviper.ops.attention_parts import Part, SharedKeys, merge, part
+from timeviper.ops.attention_parts import Part, Shared, merge, part, together
+from timeviper.ops.fronts import Fronts
 from timeviper.ops.packing import from_rows, is_even, to_rows
 
 # Entries of one mask over many padded sequences: few kernels, bounded memory.
@@ -30,10 +31,10 @@ def attention(  # noqa: PLR0913
     k_lengths: Sequence[int],
     causal: bool = True,
     scale: float | None = None,
-    shared: SharedKeys | None = None,
+    shared: Shared | None = None,
 ) -> Tensor:
     """As `ops.attention.attention`, whose checks have passed."""
-    if shared is not None and shared.length:
+    if shared is not None and together(shared):
         return behind_shared(q, k, v, q_lengths, k_lengths, causal, scale, shared)
     if not q.shape[0] or not max(k_lengths):
         return torch.zeros_like(q)
@@ -63,14 +64,15 @@ def attention_step(
     v: Tensor,
     *,
     k_lengths: Tensor,
-    shared: SharedKeys | None = None,
+    shared: Fronts | None = None,
     scale: float | None = None,
 ) -> Tensor:
     """As `ops.attention.attention_step`; reads the lengths, which waits for a GPU."""
     lengths: list[int] = k_lengths.tolist()
     ones = [1] * len(lengths)
+    fronts = None if shared is None else shared.shared
     return attention(
-        q, k, v, q_lengths=ones, k_lengths=lengths, causal=False, scale=scale, shared=shared
+        q, k, v, q_lengths=ones, k_lengths=lengths, causal=False, scale=scale, shared=fronts
     )
 
 
@@ -82,20 +84,26 @@ def behind_shared(  # noqa: PLR0913
     k_lengths: Sequence[int],
     causal: bool,
     scale: float | None,
-    shared: SharedKeys,
+    shared: Shared,
 ) -> Tensor:
-    """All queries over the shared keys at once, each sequence over its own, merged."""
-    filled = slice(0, shared.length)
+    """Queries over the keys in front, those of one video at once; each sequence over its own."""
     some = attention_cpu.part if attention_cpu.takes(q, k, v) else part
-    front = some(q, shared.k[filled], shared.v[filled], causal=False, scale=scale)
-    own = [
-        some(rows, keys[:length], values[:length], causal=causal, scale=scale)
+    queries = q.split(list(q_lengths))
+    parts = [
+        [some(rows, keys[:length], values[:length], causal=causal, scale=scale)]
         for rows, keys, values, length in zip(
-            q.split(list(q_lengths)), k.unbind(0), v.unbind(0), k_lengths, strict=True
+            queries, k.unbind(0), v.unbind(0), k_lengths, strict=True
         )
     ]
-    back = Part(torch.cat([p.out for p in own]), torch.cat([p.lse for p in own]))
-    return merge([front, back]).out
+    for front, members in together(shared):
+        rows = torch.cat([queries[s] for s in members])
+        keys, values = front.k[: front.length], front.v[: front.length]
+        seen = some(rows, keys, values, causal=False, scale=scale)
+        sizes = [q_lengths[s] for s in members]
+        pieces = zip(members, seen.out.split(sizes), seen.lse.split(sizes), strict=True)
+        for s, out, lse in pieces:
+            parts[s].insert(0, Part(out, lse))
+    return torch.cat([merge(own).out for own in parts])
 
 
 def _even(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) -> Tensor:

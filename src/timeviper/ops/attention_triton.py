@@ -1,7 +1,9 @@
 """Attention of few queries to many keys: the keys are split over programs, the splits merged.
 
 The query heads that read one key head stand together as rows of one tile, so that every key is
-read once, and with shared keys the tokens of all sequences do. No launch depends on a length.
+read once, and so do the queries of several sequences behind the same keys. No launch depends on
+a length, and what a query gets depends neither on the other queries nor on room for keys: tiles
+are of one size, and how its keys are split follows from their number alone.
 """
 # The checker does not know how kernels are launched.
 # pyright: reportCallIssue=false
@@ -16,7 +18,8 @@ import triton.language as tl
 from torch import Tensor
 
 from timeviper.ops import attention_torch
-from timeviper.ops.attention_parts import Part, SharedKeys
+from timeviper.ops.attention_parts import Part
+from timeviper.ops.fronts import STEP_ROWS, Fronts
 from timeviper.ops.triton_probe import is_interpreted
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -32,6 +35,8 @@ _MERGED_ROWS = 32
 _FEW, _RESIDENT, _ROUNDS = 4, 2, 8
 # Without a device, in the interpreter, a few programs show all there is to see.
 _NO_MULTIPROCESSORS = 2
+# Splits are merged in groups of so many, from the first on.
+_EIGHT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +66,42 @@ def tile_of(rows: int, itemsize: int = 2) -> Tile:
     return Tile(rows=padded, keys=64, warps=4, stages=3)
 
 
+def step_rows(ratio: int, itemsize: int = 2) -> Tile:
+    """The cut of a step's queries behind shared keys, whatever their number."""
+    return tile_of(max(STEP_ROWS, ratio), itemsize)
+
+
+def question_rows(ratio: int, itemsize: int = 2) -> Tile:
+    """The cut of questions' queries behind shared keys, whatever their number."""
+    return tile_of(max(_MOST_ROWS, ratio), itemsize)
+
+
+def question_tile(ratio: int, itemsize: int = 2) -> int:
+    """Queries of questions that a tile holds."""
+    return max(1, question_rows(ratio, itemsize).rows // ratio)
+
+
+def even_splits(device: torch.device, kv_heads: int) -> int:
+    """Into how many parts the keys of one query are cut, if there are many.
+
+    Args:
+        device: where it runs.
+        kv_heads: key heads, each of which is as many programs.
+
+    Returns:
+        As many as fill the device for one sequence, a multiple of eight, so that what is merged
+        in eights is so in any batch.
+    """
+    return max(_EIGHT, processors(device) // kv_heads // _EIGHT * _EIGHT)
+
+
 def attention_step(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     *,
     k_lengths: Tensor,
-    shared: SharedKeys | None = None,
+    shared: Fronts | None = None,
     scale: float | None = None,
 ) -> Tensor:
     """As `ops.attention.attention_step`; safe inside a CUDA graph.
@@ -77,7 +111,7 @@ def attention_step(
         k: keys of each sequence.
         v: values, laid out like the keys.
         k_lengths: filled slots of each sequence, on the device.
-        shared: keys in front of every sequence's own.
+        shared: keys in front of each sequence's own.
         scale: factor of the scores; None means 1 / sqrt(head_dim).
 
     Returns:
@@ -87,17 +121,33 @@ def attention_step(
         return attention_torch.attention_step(
             q, k, v, k_lengths=k_lengths, shared=shared, scale=scale
         )
-    own = splits_of(q.device, len(q) * k.shape[2], k.shape[1])
-    front = tile_of(len(q) * q.shape[1] // k.shape[2], q.itemsize)
-    tiles = _tiles(len(q), q.shape[1] // k.shape[2], front)
-    common = 0
-    if shared is not None and shared.length:
-        common = splits_of(q.device, tiles * k.shape[2], shared.length)
-    scratch = _Scratch.of(q, own + common)
-    _split(q, k, v, k_lengths, scratch, first=0, splits=own, scale=scale)
-    if shared is not None and common:
-        _split(q, shared.k, shared.v, shared.length, scratch, first=own, splits=common, scale=scale)
+    ratio, wide = q.shape[1] // k.shape[2], even_splits(q.device, k.shape[2])
+    first = wide if shared is not None and len(shared.places) else 0
+    scratch = _Scratch.of(q, first + min(wide, max(1, -(-k.shape[1] // _FEWEST_KEYS))))
+    if shared is not None and first:
+        _in_front(q, shared, scratch, tile=step_rows(ratio, q.itemsize), scale=scale, like=k)
+    share = wide, _FEWEST_KEYS
+    _split(q, k, v, k_lengths, scratch, first=first, share=share, scale=scale)
     return _merged(scratch, q).out
+
+
+def in_front(q: Tensor, fronts: Fronts, *, kv_heads: int, scale: float | None) -> Part:
+    """Attention of some queries to what lies in front of each; `q` of float32 or a half.
+
+    Args:
+        q: (token, head, head_dim), queries of any sequences.
+        fronts: one a query, at most `question_tile` of them a tile.
+        kv_heads: key heads.
+        scale: factor of the scores; None means 1 / sqrt(head_dim).
+
+    Returns:
+        Output in the dtype of `q` and log-sum in float32.
+    """
+    scratch = _Scratch.of(q, even_splits(q.device, kv_heads))
+    like = q[:, :kv_heads]
+    tile = question_rows(q.shape[1] // kv_heads, q.itemsize)
+    _in_front(q, fronts, scratch, tile=tile, scale=scale, like=like)
+    return _merged(scratch, q)
 
 
 def part(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None) -> Part:
@@ -116,7 +166,7 @@ def part(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None) -> Part:
     tiles = _tiles(len(q), ratio, tile_of(len(q) * ratio, q.itemsize))
     splits = splits_of(q.device, tiles * k.shape[1], len(k))
     scratch = _Scratch.of(q, splits)
-    _split(q, k, v, len(k), scratch, first=0, splits=splits, scale=scale)
+    _split(q, k, v, len(k), scratch, first=0, share=(splits, 1), scale=scale)
     return _merged(scratch, q)
 
 
@@ -170,9 +220,7 @@ def splits_of(device: torch.device, programs: int, capacity: int) -> int:
     Returns:
         Parts that fill the device, with several rounds of programs where the parts stay long.
     """
-    count = _NO_MULTIPROCESSORS
-    if device.type == "cuda":
-        count = torch.cuda.get_device_properties(device).multi_processor_count
+    count = processors(device)
     most = max(1, min(_MOST_SPLITS, capacity // _FEWEST_KEYS))
     programs = max(1, programs)
     if programs * _FEW <= count:
@@ -180,6 +228,13 @@ def splits_of(device: torch.device, programs: int, capacity: int) -> int:
     if programs <= count:
         return min(most, _RESIDENT * count // programs)
     return min(most, max(1, round(_ROUNDS * count / programs)))
+
+
+def processors(device: torch.device) -> int:
+    """Multiprocessors of a device."""
+    if device.type != "cuda":
+        return _NO_MULTIPROCESSORS
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _power(count: int) -> int:
@@ -206,6 +261,53 @@ def _tiles(tokens: int, ratio: int, tile: Tile) -> int:
     return -(-tokens // max(1, tile.rows // ratio))
 
 
+def _in_front(
+    q: Tensor,
+    fronts: Fronts,
+    scratch: _Scratch,
+    *,
+    tile: Tile,
+    scale: float | None,
+    like: Tensor,
+) -> None:
+    """Fill the first splits with attention to what lies in front; `like` the keys, in heads."""
+    tiles, at_once = fronts.members.shape
+    if len(q) != fronts.queries or at_once * (q.shape[1] // like.shape[-2]) > tile.rows:
+        raise ValueError(f"{fronts.queries} queries, {at_once} a tile, do not fit {tile}")
+    kv_heads, head_dim = like.shape[-2:]
+    splits = even_splits(q.device, kv_heads)
+    q = q if q.stride(-1) == 1 else q.contiguous()
+    # A query with nothing in front is in no tile.
+    if not fronts.everywhere:
+        scratch.lse[:, :, :splits].fill_(-torch.inf)
+    factor = head_dim**-0.5 if scale is None else scale
+    with torch.cuda.device_of(q):
+        # Programs that read the same keys follow one another.
+        _front_kernel[kv_heads, tiles, splits](
+            q,
+            fronts.places,
+            fronts.members,
+            scratch.out,
+            scratch.lse,
+            factor * math.log2(math.e),
+            scratch.out.shape[2],
+            *q.stride()[:2],
+            TOKENS=at_once,
+            FEWEST=_FEWEST_KEYS,
+            SPLITS=splits,
+            RATIO=q.shape[1] // kv_heads,
+            HEADS=q.shape[1],
+            HEAD_DIM=head_dim,
+            BLOCK_D=max(16, _power(head_dim)),
+            ROWS=tile.rows,
+            KEYS=tile.keys,
+            EXACT=q.dtype == torch.float32,
+            WHILE=is_interpreted(),
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
+
+
 def _split(
     q: Tensor,
     k: Tensor,
@@ -214,10 +316,13 @@ def _split(
     scratch: _Scratch,
     *,
     first: int,
-    splits: int,
+    share: tuple[int, int],
     scale: float | None,
 ) -> None:
-    """Fill splits `first` and on: each token's own row of keys, or one row that all share."""
+    """Fill splits `first` and on: each token's own row of keys, or one row that all share.
+
+    A length is cut into so many equal parts, none of fewer keys: the two numbers of `share`.
+    """
     tokens, heads, head_dim = q.shape
     if not tokens:
         return
@@ -228,7 +333,7 @@ def _split(
     at_once = 1 if own else max(1, tile.rows // ratio)
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     factor = head_dim**-0.5 if scale is None else scale
-    tiles = -(-tokens // at_once)
+    tiles, splits = -(-tokens // at_once), scratch.out.shape[2] - first
     # Programs that read the same keys follow one another: all key heads, then shared tiles.
     grid = (kv_heads, splits, tiles) if own else (kv_heads, tiles, splits)
     with torch.cuda.device_of(q):
@@ -242,7 +347,7 @@ def _split(
             tokens,
             0 if own else lengths,
             factor * math.log2(math.e),
-            splits,
+            *share,
             first,
             scratch.out.shape[2],
             *q.stride()[:2],
@@ -382,9 +487,10 @@ def _walk(
 def _leave(out, lse, place, real, top, total, sums, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     """Store output and log-sum of the rows; 0 and -inf where a row saw nothing."""
     dims = tl.arange(0, BLOCK_D)
-    something = total > 0
-    safe = tl.where(something, total, 1.0)
-    log_sum = tl.where(something, (top + tl.log2(safe)) * 0.6931471805599453, -float("inf"))
+    # What is no number stays so.
+    nothing = total == 0
+    safe = tl.where(nothing, 1.0, total)
+    log_sum = tl.where(nothing, -float("inf"), (top + tl.log2(safe)) * 0.6931471805599453)
     tl.store(lse + place, log_sum, mask=real)
     written = real[:, None] & (dims < HEAD_DIM)[None, :]
     tl.store(out + place[:, None] * HEAD_DIM + dims[None, :], sums / safe[:, None], mask=written)
@@ -402,7 +508,8 @@ def _split_kernel(
     tokens,
     fixed,
     factor,
-    splits,
+    cuts,
+    fewest,
     first_split,
     all_splits,
     q_step,
@@ -443,12 +550,60 @@ def _split_kernel(
     queries = _load(q + spots, real, dims, HEAD_DIM, BLOCK_D)
     k += kv_head.to(tl.int64) * k_head
     v += kv_head.to(tl.int64) * v_head
-    share = tl.cdiv(tl.cdiv(length, splits), KEYS) * KEYS
+    share = tl.cdiv(tl.maximum(tl.cdiv(length, cuts), fewest), KEYS) * KEYS
     begin, end = split * share, tl.minimum(split * share + share, length)
     top, total, sums = _walk(
         queries, k, v, k_step, v_step, begin, end, factor, HEAD_DIM, BLOCK_D, KEYS, EXACT, WHILE
     )
     place = (token * HEADS + head) * all_splits + first_split + split
+    _leave(out, lse, place, real, top, total, sums, HEAD_DIM, BLOCK_D)
+
+
+@no_type_check
+@triton.jit
+def _front_kernel(
+    q,
+    places,
+    members,
+    out,
+    lse,
+    factor,
+    all_splits,
+    q_step,
+    q_head,
+    TOKENS: tl.constexpr,
+    FEWEST: tl.constexpr,
+    SPLITS: tl.constexpr,
+    RATIO: tl.constexpr,
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    EXACT: tl.constexpr,
+    WHILE: tl.constexpr,
+):
+    """One tile of rows (tokens x heads of one key head) over one split of what lies in front."""
+    kv_head, tile, split = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    STEP: tl.constexpr = HEADS // RATIO * HEAD_DIM
+    kind = tl.pointer_type(q.dtype.element_ty)
+    k = tl.multiple_of(tl.load(places + tile * 3).to(kind), [16]) + kv_head * HEAD_DIM
+    v = tl.multiple_of(tl.load(places + tile * 3 + 1).to(kind), [16]) + kv_head * HEAD_DIM
+    length = tl.load(places + tile * 3 + 2).to(tl.int32)
+    rows = tl.arange(0, ROWS)
+    inside = rows < TOKENS * RATIO
+    token = tl.load(members + tile * TOKENS + rows // RATIO, mask=inside, other=-1).to(tl.int64)
+    real = token >= 0
+    head = kv_head * RATIO + rows % RATIO
+    dims = tl.arange(0, BLOCK_D)
+    spots = token[:, None] * q_step + head[:, None] * q_head + dims[None, :]
+    queries = _load(q + spots, real, dims, HEAD_DIM, BLOCK_D)
+    share = tl.cdiv(tl.maximum(tl.cdiv(length, SPLITS), FEWEST), KEYS) * KEYS
+    begin, end = split * share, tl.minimum(split * share + share, length)
+    top, total, sums = _walk(
+        queries, k, v, STEP, STEP, begin, end, factor, HEAD_DIM, BLOCK_D, KEYS, EXACT, WHILE
+    )
+    place = (token * HEADS + head) * all_splits + split
     _leave(out, lse, place, real, top, total, sums, HEAD_DIM, BLOCK_D)
 
 
@@ -470,20 +625,24 @@ def _merge_kernel(
     logs = tl.load(sums + row * splits + all_splits, mask=all_splits < splits, other=-float("inf"))
     # A head that saw nothing: -inf - -inf would be NaN.
     top = tl.maximum(tl.max(logs, axis=0), -1e30)
-    total = tl.sum(tl.exp(logs - top), axis=0)
     dims = tl.arange(0, BLOCK_D)
     inside = dims < HEAD_DIM
+    total = 0.0
     merged = tl.zeros([BLOCK_D], tl.float32)
+    # In eights from the first on: empty ones behind the last add nothing, not even a rounding.
     for start in range(0, PADDED, 8):
         some = start + tl.arange(0, 8)
-        there = some < splits
-        log = tl.load(sums + row * splits + some, mask=there, other=-float("inf"))
+        log = tl.load(sums + row * splits + some, mask=some < splits, other=-float("inf"))
+        weights = tl.exp(log - top)
+        total += tl.sum(weights, axis=0)
         spots = (row * splits + some)[:, None] * HEAD_DIM + dims[None, :]
+        # What was not written is not read: it may be no number.
+        there = log > -float("inf")
         values = tl.load(parts + spots, mask=there[:, None] & inside[None, :], other=0.0)
-        merged += tl.sum(tl.exp(log - top)[:, None] * values, axis=0)
-    safe = tl.where(total > 0, total, 1.0)
+        merged += tl.sum(weights[:, None] * values, axis=0)
+    safe = tl.where(total == 0, 1.0, total)
     tl.store(out + row * HEAD_DIM + dims, (merged / safe).to(out.dtype.element_ty), mask=inside)
-    tl.store(lse + row, tl.where(total > 0, top + tl.log(safe), -float("inf")))
+    tl.store(lse + row, tl.where(total == 0, -float("inf"), top + tl.log(safe)))
 
 
 @no_type_check
@@ -520,7 +679,7 @@ def _merge_two_kernel(
     top = tl.maximum(tl.maximum(a_log, b_log), -1e30)
     a_weight, b_weight = tl.exp(a_log - top), tl.exp(b_log - top)
     total = a_weight + b_weight
-    safe = tl.where(total > 0, total, 1.0)
+    safe = tl.where(total == 0, 1.0, total)
     a_spots = token[:, None] * a_token + head[:, None] * a_head + dims[None, :]
     b_spots = token[:, None] * b_token + head[:, None] * b_head + dims[None, :]
     first = _load(a + a_spots, real, dims, HEAD_DIM, BLOCK_D).to(tl.float32)
@@ -529,4 +688,4 @@ def _merge_two_kernel(
     spots = row[:, None] * HEAD_DIM + dims[None, :]
     written = real[:, None] & (dims < HEAD_DIM)[None, :]
     tl.store(out + spots, merged.to(out.dtype.element_ty), mask=written)
-    tl.store(lse + row, tl.where(total > 0, top + tl.log(safe), -float("inf")), mask=real)
+    tl.store(lse + row, tl.where(total == 0, -float("inf"), top + tl.log(safe)), mask=real)

@@ -114,6 +114,11 @@ _TABLE = MappingProxyType(
             "torch's products",
             kernels="timeviper.ops.few_rows_triton:few_rows",
         ),
+        "some_rows": _torch_or_triton(
+            few_rows_torch.few_rows,
+            "torch's products",
+            kernels="timeviper.ops.few_rows_triton:some_rows",
+        ),
         "few_rows_parts": _torch_or_triton(
             few_rows_torch.few_rows_parts,
             "torch's products",

@@ -1,14 +1,15 @@
 """Products of a few rows with a large weight: a decode step reads every weight once, at full speed.
 
 A program owns some output channels and walks over the width, or over a part of it, with loads in
-flight; the rows ride along as the narrow side of the matrix unit's tile, so that one row costs
-what sixteen do and a row's result does not depend on how many others there are. The first weights
-are fetched while the kernel before still runs, where the device allows that.
+flight; the rows ride along as the other side of the matrix unit's tile, so that one row costs what
+sixteen do. A row's result does not depend on how many others there are: however wide the tile,
+each number is added up by the same instruction over the same inputs in the same order. The first
+weights are fetched while the kernel before still runs, where the device allows that.
 """
 # The checker does not know how kernels are launched.
 # pyright: reportCallIssue=false
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import no_type_check
 
 import torch
@@ -21,9 +22,8 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from timeviper.ops import few_rows_torch
 from timeviper.ops.triton_probe import is_interpreted, overlaps
 
-# Rows of the narrowest tile that the matrix unit takes from here; torch's products, as fast where
-# there are more rows, take the rest.
-_FEWEST_ROWS, _MOST_ROWS = 16, 16
+# Rows of the narrowest tile that the matrix unit takes from here, and of the widest of a step.
+_FEWEST_ROWS, _STEP_ROWS = 16, 64
 # Programs that fill the largest devices about twice; outputs below this need parts for that.
 _PROGRAMS, _MANY_OUTPUTS, _MOST_PARTS = 264, 12288, 16
 # Fewer outputs than this need narrow programs; still fewer are left to torch.
@@ -39,22 +39,53 @@ class Cut:
         width: inputs a step of its walk.
         stages: steps in flight.
         parts: of the width, each with programs of its own.
+        rows: rows a program.
+        warps: of 32 threads.
     """
 
     channels: int
     width: int
     stages: int
     parts: int = 1
+    rows: int = _FEWEST_ROWS
+    warps: int = 4
 
 
-def cut_of(outputs: int, width: int, *, parts: bool) -> Cut:
-    """The cut for a weight, as measured on an H100.
+def cut_of(outputs: int, width: int, *, parts: bool, rows: int = 1) -> Cut:
+    """The cut for a step's product, as measured on an H100.
 
     Args:
         outputs: rows of the weight.
         width: its columns.
         parts: whether the product may come in parts.
+        rows: how many; they change neither the parts nor the kind of instruction.
     """
+    cut = _narrow_cut(outputs, width, parts=parts)
+    if rows <= _FEWEST_ROWS:
+        return cut
+    tile = min(_STEP_ROWS, max(32, triton.next_power_of_2(rows)))
+    # More rows in flight beside the weights: as much of both as two programs can hold.
+    return replace(cut, rows=tile, width=min(cut.width, 64), stages=5 if cut.channels < 128 else 4)
+
+
+def many_cut_of(outputs: int, rows: int) -> Cut:
+    """The cut for the product of some hundred rows.
+
+    Args:
+        outputs: rows of the weight.
+        rows: how many; they do not change the kind of instruction.
+    """
+    if rows <= 64:
+        tile = max(_FEWEST_ROWS, triton.next_power_of_2(rows))
+        return Cut(channels=64, width=128 if tile < 64 else 64, stages=4, rows=tile)
+    wide = -(-outputs // 128) * -(-rows // 128) >= _PROGRAMS // 2
+    if wide:
+        return Cut(channels=128, width=64, stages=4, rows=128, warps=8)
+    return Cut(channels=64, width=64, stages=4, rows=128)
+
+
+def _narrow_cut(outputs: int, width: int, *, parts: bool) -> Cut:
+    """The cut for sixteen rows."""
     if outputs >= _MANY_OUTPUTS:
         return Cut(channels=64, width=128, stages=4)
     if not parts and outputs < _FEW_OUTPUTS:
@@ -65,7 +96,7 @@ def cut_of(outputs: int, width: int, *, parts: bool) -> Cut:
     tiles, steps = -(-outputs // cut.channels), -(-width // cut.width)
     even = [n for n in range(1, _MOST_PARTS + 1) if steps % n == 0]
     best = min(even, key=lambda n: abs(tiles * n - _PROGRAMS))
-    return Cut(channels=cut.channels, width=cut.width, stages=cut.stages, parts=best)
+    return replace(cut, parts=best)
 
 
 def few_rows(
@@ -81,7 +112,25 @@ def few_rows(
     if not _takes(x, weight) or len(weight) < _FEWEST_OUTPUTS:
         return few_rows_torch.few_rows(x, weight, relu2=relu2)
     y = x.new_empty(len(x), len(weight))
-    _launch(x, weight, y, cut_of(len(weight), x.shape[1], parts=False), relu2=relu2)
+    cut = cut_of(len(weight), x.shape[1], parts=False, rows=len(x))
+    _launch(x, weight, y, cut, relu2=relu2)
+    return y
+
+
+def some_rows(
+    x: Float[Tensor, "row in"], weight: Float[Tensor, "out in"], *, relu2: bool = False
+) -> Float[Tensor, "row out"]:
+    """Multiply rows of short sequences; see `timeviper.ops.few_rows.some_rows`.
+
+    Args:
+        x: rows of all sequences.
+        weight: of a linear layer.
+        relu2: square what is positive, zero what is not.
+    """
+    if not _takes(x, weight):
+        return few_rows_torch.few_rows(x, weight, relu2=relu2)
+    y = x.new_empty(len(x), len(weight))
+    _launch(x, weight, y, many_cut_of(len(weight), len(x)), relu2=relu2)
     return y
 
 
@@ -96,7 +145,7 @@ def few_rows_parts(
     """
     if not _takes(x, weight):
         return few_rows_torch.few_rows_parts(x, weight)
-    cut = cut_of(len(weight), x.shape[1], parts=True)
+    cut = cut_of(len(weight), x.shape[1], parts=True, rows=len(x))
     y = x.new_empty(cut.parts, len(x), len(weight), dtype=torch.float32)
     _launch(x, weight, y, cut)
     return y
@@ -147,17 +196,18 @@ def settle(
 
 
 def _takes(x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernel runs on these: a few rows of a half, or of float32 in the interpreter."""
+    """Whether the kernel runs on these: rows of a half, or of float32 in the interpreter."""
     halves = x.dtype in (torch.float16, torch.bfloat16) or is_interpreted()
     same = x.dtype == weight.dtype and x.dtype != torch.float64
-    return halves and same and 0 < len(x) <= _MOST_ROWS and weight.is_contiguous()
+    return halves and same and len(x) > 0 and weight.is_contiguous()
 
 
 def _launch(x: Tensor, weight: Tensor, y: Tensor, cut: Cut, *, relu2: bool = False) -> None:
     x = x if x.stride(1) == 1 else x.contiguous()
     overlap = overlaps(x.device)
     with torch.cuda.device_of(x):
-        _few_rows_kernel[(-(-len(weight) // cut.channels), cut.parts)](
+        # Programs with the same weights follow one another.
+        _few_rows_kernel[-(-len(x) // cut.rows), -(-len(weight) // cut.channels), cut.parts](
             x,
             weight,
             y,
@@ -167,12 +217,12 @@ def _launch(x: Tensor, weight: Tensor, y: Tensor, cut: Cut, *, relu2: bool = Fal
             WIDTH=x.shape[1],
             STEPS=-(-x.shape[1] // (cut.width * cut.parts)),
             PARTS=cut.parts,
-            ROWS=max(_FEWEST_ROWS, triton.next_power_of_2(len(x))),
+            ROWS=cut.rows,
             BLOCK_C=cut.channels,
             BLOCK_W=cut.width,
             RELU2=relu2,
             OVERLAP=overlap,
-            num_warps=4,
+            num_warps=cut.warps,
             num_stages=cut.stages,
             launch_pdl=overlap,
         )
@@ -196,11 +246,11 @@ def _few_rows_kernel(
     RELU2: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
-    """Some channels of all rows, over one part of the width."""
-    part = tl.program_id(1)
+    """Some channels of some rows, over one part of the width."""
+    part = tl.program_id(2)
     EVEN: tl.constexpr = WIDTH == STEPS * BLOCK_W * PARTS
-    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    r = tl.arange(0, ROWS)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     w = part * (STEPS * BLOCK_W) + tl.arange(0, BLOCK_W)
     # Channels past the end read the last one's weights: a mask would cost registers in the loop.
     safe = tl.minimum(c, channels - 1).to(tl.int64)
@@ -230,7 +280,7 @@ def _few_rows_kernel(
         total = total.to(x.dtype.element_ty).to(tl.float32)
         total = tl.where(total < 0, 0.0, total)
         total = total * total
-    out = y + (part * rows + r[None, :]) * channels + c[:, None]
+    out = y + (part * rows + r[None, :]).to(tl.int64) * channels + c[:, None]
     tl.store(out, total.to(y.dtype.element_ty), mask=there & (c < channels)[:, None])
 
 

@@ -15,7 +15,6 @@ from timeviper.model.keys import (
     extend,
     fresh,
     in_host,
-    is_same,
     stack_attention,
 )
 from timeviper.ops.attention_parts import SharedKeys
@@ -46,8 +45,9 @@ def more(memory: AttentionMemory, *counts: int, first: float = 0.0) -> Attention
 def rows(memory: AttentionMemory) -> list[list[float]]:
     """First number of every key of each sequence, the shared ones in front."""
     whole = memory.whole()
-    assert torch.equal(whole.v[:, : max(whole.lengths)], -whole.k[:, : max(whole.lengths)])
-    return [whole.k[r, :n, 0, 0].tolist() for r, n in enumerate(whole.lengths)]
+    filled = [(whole.k[r, :n], whole.v[r, :n]) for r, n in enumerate(whole.lengths)]
+    assert all(torch.equal(v, -k) for k, v in filled)
+    return [k[:, 0, 0].tolist() for k, _ in filled]
 
 
 def held(*parts: tuple[int, float]) -> list[float]:
@@ -57,9 +57,9 @@ def held(*parts: tuple[int, float]) -> list[float]:
 def test_a_fork_reads_the_keys_where_they_lie() -> None:
     video = grown(5, 3)
     fork = video.fork(3)
-    assert fork.shared is not None
-    assert fork.shared.k.data_ptr() == video.k.data_ptr()
-    assert fork.shared.v.data_ptr() == video.v.data_ptr()
+    assert all(f.k.data_ptr() == video.k.data_ptr() for f in fork.shared if f)
+    assert all(f.v.data_ptr() == video.v.data_ptr() for f in fork.shared if f)
+    assert None not in fork.shared
     assert fork.k.numel() == 0
     assert (fork.lengths, fork.own) == ((8, 8, 8), (0, 0, 0))
     assert rows(fork) == [held((5, 0.0), (3, 100.0))] * 3
@@ -86,8 +86,8 @@ def test_forks_and_the_video_go_on_without_feeling_each_other() -> None:
 def test_a_fork_of_a_fork_copies_what_is_short_and_shares_the_rest() -> None:
     asked = more(grown(6).fork(1), 2, first=50.0)
     again = asked.fork(2)
-    assert again.shared is not None
-    assert is_same(again.shared, asked.shared)
+    assert again.shared == asked.shared * 2
+    assert again.shared[0] is not None
     assert again.own == (2, 2)
     one, other = (more(m, 1, 1, first=70.0 + n) for n, m in enumerate((again, again)))
     assert rows(one)[0] == held((6, 0.0), (2, 50.0), (1, 70.0))
@@ -99,8 +99,8 @@ def test_what_became_long_behind_a_prefix_joins_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(keys_module, "_SHORT", 2)
     long = more(grown(4).fork(1), 3, first=50.0)
     again = long.fork(2)
-    assert again.shared is not None
-    assert (again.shared.length, again.own) == (7, (0, 0))
+    assert [front.length for front in again.shared if front] == [7, 7]
+    assert again.own == (0, 0)
     assert rows(again) == [held((4, 0.0), (3, 50.0))] * 2
 
 
@@ -112,7 +112,7 @@ def test_only_one_sequence_can_be_forked() -> None:
 def test_selecting_keeps_the_prefix_and_copies_own_rows() -> None:
     pair = more(grown(3).fork(2), 1, 2, first=50.0)
     chosen = pair.select([1, 1, 0])
-    assert is_same(chosen.shared, pair.shared)
+    assert chosen.shared == pair.shared[:1] * 3
     assert chosen.own == (2, 2, 1)
     assert rows(chosen) == [held((3, 0.0), (2, 52.0))] * 2 + [held((3, 0.0), (1, 50.0))]
     chosen.k.zero_()
@@ -123,25 +123,25 @@ def test_room_is_made_for_own_rows_only() -> None:
     fork = more(grown(30).fork(1), 2, first=50.0)
     roomy = fork.reserve(10)
     assert roomy.k.shape[1] == 10
-    assert is_same(roomy.shared, fork.shared)
+    assert roomy.shared == fork.shared
     longer = more(roomy, 8, first=60.0)
     assert longer.k.data_ptr() == roomy.k.data_ptr()
     assert rows(longer) == [held((30, 0.0), (2, 50.0), (8, 60.0))]
 
 
-def test_stacking_keeps_a_prefix_only_where_all_have_the_very_same() -> None:
+def test_stacking_leaves_what_is_in_front_where_it_lies() -> None:
     video, twin = grown(4), grown(4)
     pair, single = more(video.fork(2), 1, 0, first=50.0), more(video.fork(1), 2, first=60.0)
     together = stack_attention([pair, single], [2, 1])
     assert together is not None
-    assert is_same(together.shared, pair.shared)
+    assert together.shared == (*pair.shared, *single.shared)
     assert together.own == (1, 0, 2)
     want = [held((4, 0.0), *tail) for tail in ([(1, 50.0)], [], [(2, 60.0)])]
     assert rows(together) == want
     for other in (more(twin.fork(1), 2, first=60.0), more(twin, 2, first=60.0)):
         apart = stack_attention([pair, other], [2, 1])
         assert apart is not None
-        assert apart.shared is None
+        assert apart.shared == (*pair.shared, *other.shared)
         assert rows(apart) == want
     nothing = stack_attention([pair, None], [2, 1])
     assert nothing is not None

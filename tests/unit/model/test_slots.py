@@ -24,7 +24,7 @@ def prompt(decoder: Decoder, frames: int, question: int, seed: int = 0) -> Decod
 
 def slots_of(decoder: Decoder, states: list[DecoderState], steps: int) -> StepSlots:
     shared = prefixes(states)
-    capacity = [own + steps for own in most_own(states, shared)]
+    capacity = [own + steps for own in most_own(states)]
     slots = decoder.slots_for(
         sum(state.sequences or 0 for state in states), capacity=capacity, shared=shared
     )
@@ -73,7 +73,8 @@ def test_many_answers_behind_one_prefix(stack: str) -> None:
     states = [prompt(decoder, 5, 2).fork(3)]
     slots = slots_of(decoder, states, steps=5)
     layer = next(part for part in slots.layers if isinstance(part, KeySlots))
-    assert layer.shared is not None
+    assert layer.fronts.everywhere
+    assert len(layer.fronts.places) == 1
     assert layer.k.shape[:2] == (3, 5)
     check(decoder, states, slots)
 
@@ -88,10 +89,25 @@ def test_buffers_begin_again_from_other_states_that_fit() -> None:
     assert slots.fits(2, [4] * 7, shared)
     assert not slots.fits(2, [5] * 7, shared)
     assert not slots.fits(3, [4] * 7, shared)
-    assert not slots.fits(2, [4] * 7, prefixes(other))
+    # The keys of another video stay where they are: only the table that points to them changes.
+    assert slots.fits(2, [4] * 7, prefixes(other))
+    apart = [prompt(decoder, 5, 2, seed=n).fork(1) for n in (0, 3)]
+    assert not slots.fits(2, [4] * 7, prefixes(apart))
     with torch.no_grad():
-        slots.load(first)
-    check(decoder, first, slots, steps=3)
+        slots.load(other)
+    check(decoder, other, slots, steps=3)
+
+
+@pytest.mark.parametrize("stack", ["hybrid", "dense"])
+def test_answers_behind_several_videos_read_each_where_it_lies(stack: str) -> None:
+    decoder = toy(stack)
+    first, second = prompt(decoder, 5, 2), prompt(decoder, 3, 3, seed=1)
+    states = [first.fork(2), second.fork(1), first.fork(1), second]
+    slots = slots_of(decoder, states, steps=4)
+    layer = next(part for part in slots.layers if isinstance(part, KeySlots))
+    assert len(layer.fronts.places) == 2
+    assert not layer.fronts.everywhere
+    check(decoder, states, slots, steps=4)
 
 
 def test_a_sequence_that_ended_disturbs_nobody_and_is_read_no_more() -> None:
