@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,11 @@ from tests.tolerances import TOL, close
 from tests.unit.model.toys import inputs_for, one, pieces, site, toy, whole
 from timeviper.core.errors import LayoutError
 from timeviper.core.layout import SpanKind, TokenLayout
+from timeviper.inference.planning.live_bytes import LiveBytes
 from timeviper.model.config import TransferSite
 from timeviper.model.decoder import Decoder
-from timeviper.model.state import DecoderState
-from timeviper.model.tokens import Tokens
+from timeviper.model.state import AttentionMemory, DecoderState
+from timeviper.model.tokens import Tokens, join
 from timeviper.model.transv import Transfer
 
 VISION, INSTRUCTION = SpanKind.VISION.code, SpanKind.INSTRUCTION.code
@@ -188,6 +191,81 @@ def test_full_parked_parts_are_never_copied_while_a_video_streams(
         assert len(parts) - len(held) in (0, 1)
         held = parts
     assert len(held) == 10
+
+
+@pytest.mark.parametrize("parts", ["as it came", "one part, as a file holds it"])
+def test_a_question_copies_nothing_as_long_as_the_queue(
+    parts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("pile", "keep", "transv"):
+        monkeypatch.setattr(f"timeviper.model.{module}.AT_ONCE", 32)
+    decoder = toy("hybrid", [site(4, "attention", 0.99, transfer=False)], dtype=torch.float32)
+    state = parked_video(decoder, 50)
+    waiting = state.pending[0]
+    assert waiting is not None
+    assert len(waiting.parked) > 25
+    if parts != "as it came":
+        waiting = replace(waiting, parked=(join(waiting.parked),))
+        state = replace(state, pending=(waiting,))
+    queue = waiting.nbytes
+    held = [part.hidden.data_ptr() for part in waiting.parked]
+    known = [part.hidden for part in waiting.parked]
+    for memory in state.memories:
+        known += [memory.k, memory.v] if isinstance(memory, AttentionMemory) else []
+    question, made = one(0, [], 3, 0), list[int]()
+    with torch.inference_mode(), LiveBytes(refuse=made.append, ignore=known):
+        out, after = decoder.run(
+            Tokens.of(inputs_for(question, dtype=torch.float32), question), state
+        )
+    assert out.lengths == (10 + 3,)
+    # The scores of four heads are a quarter of a token of this toy.
+    assert max(made) < queue / 3
+    assert after.pending[0] is not None
+    assert after.pending[0].parked == ()
+    assert [part.hidden.data_ptr() for part in waiting.parked] == held
+
+
+def parked_video(decoder: Decoder, clips: int) -> DecoderState:
+    """A video of clips of 20 vision tokens each that waits for its question."""
+    clip = one(0, [(0, 20)], 0, 0)
+    state: DecoderState | None = None
+    for number in range(clips):
+        x = inputs_for(clip, seed=number, dtype=decoder.norm.weight.dtype)
+        with torch.no_grad():
+            _, state = decoder.run(Tokens.of(x, clip), state, more=True)
+    assert state is not None
+    return state
+
+
+@pytest.mark.parametrize("transfer", [False, True])
+def test_a_question_in_several_calls_leaves_the_queue_where_it_is(
+    transfer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timeviper.model.transv.AT_ONCE", 32)
+    decoder = toy("hybrid", [site(4, "attention", 0.9, transfer=transfer)])
+    state = parked_video(decoder, 10)
+    question = one(0, [], 6, 0)
+    x = inputs_for(question)
+    with torch.no_grad():
+        want, _ = decoder.run(Tokens.of(x, question), state)
+        begun = state
+        for first in (0, 2, 4):
+            part = one(0, [], 2, 0)
+            out, begun = decoder.run(Tokens.of(x[first : first + 2], part), begun, more=first < 4)
+            before, now = state.pending[0], begun.pending[0]
+            assert before is not None
+            assert now is not None
+            if first < 4:
+                assert out.lengths == (0,)
+                kept = [part.hidden.data_ptr() for part in now.parked]
+                assert kept[:-1] == [p.hidden.data_ptr() for p in before.parked][: len(kept) - 1]
+        # Text behind a question lets go of it, even where more is to come.
+        text = TokenLayout.of((SpanKind.TEXT, 1))
+        held = decoder.run(Tokens.of(x, question), state, more=True)[1]
+        freed, _ = decoder.run(Tokens.of(x[:1], text), held, more=True)
+    assert freed.lengths == (want.lengths[0] + 1,)
+    close("in parts", got=out.hidden, want=want.hidden, tol=TOL.cuts.f64)
+    close("freed by text", got=freed.hidden[:-1], want=want.hidden, tol=TOL.cuts.f64)
 
 
 def test_gradient_reaches_the_gate_first_and_the_module_when_it_opens() -> None:
