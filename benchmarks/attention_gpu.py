@@ -21,6 +21,7 @@ from benchmarks.gpu import ceilings, distance, median_ms, save
 from timeviper.ops import attention_pieces, attention_torch
 from timeviper.ops.attention import attention, attention_step, warm_attention
 from timeviper.ops.attention_parts import SharedKeys
+from timeviper.ops.fronts import Fronts
 from timeviper.ops.backend import explain
 
 HEADS, KV_HEADS, HEAD_DIM = 40, 8, 128
@@ -112,19 +113,17 @@ def one_case(
 ) -> None:
     q = bench.draw(sum(q_lengths), HEADS, HEAD_DIM)
     k, v = bench.keys(k_lengths)
-    shared = shared_keys(bench, front) if front else None
+    fronts = [shared_keys(bench, front) if front else None] * len(q_lengths)
     call: dict[str, Any] = {"q_lengths": q_lengths, "k_lengths": k_lengths, "causal": causal}
     wide = [x.float() for x in (q, k, v)]
-    wide_shared = shared and SharedKeys(k=shared.k.float(), v=shared.v.float(), length=front)
-    if wide_shared is None:
-        wide_shared = SharedKeys(k=wide[1][0, :0], v=wide[2][0, :0], length=0)
-    want = attention_torch.behind_shared(*wide, **call, scale=None, shared=wide_shared)
+    wide_fronts = [in_float(keys) for keys in fronts]
+    want = attention_torch.behind_shared(*wide, **call, scale=None, shared=wide_fronts)
     name = f"{q_lengths} x {k_lengths} + {front} {'causal' if causal else 'all'}"
     ways = {"": (q, k, v)}
     if len(q_lengths) == 1 and q_lengths[0] in (20, 300, 2100) and not bench.toy:
         ways["host "] = (q, k.cpu().pin_memory(), v.cpu())
     for way, operands in ways.items():
-        check(bench, way + name, attention(*operands, **call, shared=shared), want)
+        check(bench, way + name, attention(*operands, **call, shared=fronts), want)
 
 
 def check(bench: Bench, name: str, got: Tensor, want: Tensor) -> None:
@@ -139,13 +138,24 @@ def shared_keys(bench: Bench, length: int) -> SharedKeys:
     return SharedKeys(k=k[0], v=v[0], length=length)
 
 
+def in_float(keys: SharedKeys | None) -> SharedKeys | None:
+    return keys and SharedKeys(k=keys.k.float(), v=keys.v.float(), length=keys.length)
+
+
+def tables(bench: Bench, shared: SharedKeys | None, sequences: int) -> Fronts:
+    """For steps of sequences behind the same keys."""
+    ratio, device = HEADS // KV_HEADS, torch.device(bench.device)
+    return Fronts.of_step([shared] * sequences, ratio=ratio, device=device)
+
+
 def right_steps(bench: Bench) -> None:
     """Steps against float32, also replayed from a graph after the lengths grew."""
     for lengths, front in (([3000, 1, 700], 0), ([0, 33, 900, 5, 6, 7, 8, 1, 2], 2500)):
         filled = [bench.size(x) for x in lengths]
         k, v = bench.keys(filled, spare=20)
         q = bench.draw(len(lengths), HEADS, HEAD_DIM)
-        shared = shared_keys(bench, bench.size(front)) if front else None
+        keys = shared_keys(bench, bench.size(front)) if front else None
+        shared = tables(bench, keys, len(lengths))
         on_device = torch.tensor(filled, device=bench.device)
         k_now, v_now = k.nan_to_num(0.5), v.nan_to_num(0.5)
         y = attention_step(q, k_now, v_now, k_lengths=on_device, shared=shared)
@@ -160,9 +170,7 @@ def right_steps(bench: Bench) -> None:
             else:
                 graph.replay()
             wide = [x.float() for x in (q, k_now, v_now)]
-            wide_shared = shared and SharedKeys(
-                k=shared.k.float(), v=shared.v.float(), length=shared.length
-            )
+            wide_shared = tables(bench, in_float(keys), len(lengths))
             want = attention_torch.attention_step(*wide, k_lengths=on_device, shared=wide_shared)
             check(bench, f"step, {len(lengths)} sequences + {front}, grown by {grown}", y, want)
 
@@ -285,7 +293,8 @@ def sharing(bench: Bench) -> None:
     for many in (32, 64):
         k, v = bench.keys([64] * many)
         q, lengths = bench.draw(many, HEADS, HEAD_DIM), torch.full((many,), 64).to(bench.device)
-        step = partial(attention_step, q, k, v, k_lengths=lengths, shared=shared)
+        front = tables(bench, shared, many)
+        step = partial(attention_step, q, k, v, k_lengths=lengths, shared=front)
         bench.say("shared step, ms", f"{many} sequences", round(bench.graphed_ms(step), 3))
 
 
@@ -300,11 +309,12 @@ def shared_and_copied(bench: Bench, shared: SharedKeys, tokens: int) -> dict[str
     if tokens == 1:
         lengths = torch.full((sequences,), own, device=bench.device)
         far = lengths + length
-        near = partial(attention_step, q, k, v, k_lengths=lengths, shared=shared)
+        front = tables(bench, shared, sequences)
+        near = partial(attention_step, q, k, v, k_lengths=lengths, shared=front)
         copied = partial(attention_step, q, *copies, k_lengths=far)
         return rounded({"shared": bench.graphed_ms(near), "copies": bench.graphed_ms(copied)})
     call = partial(attention, q, q_lengths=[tokens] * sequences)
-    near = partial(call, k=k, v=v, k_lengths=[own] * sequences, shared=shared)
+    near = partial(call, k=k, v=v, k_lengths=[own] * sequences, shared=[shared] * sequences)
     copied = partial(call, k=copies[0], v=copies[1], k_lengths=[own + length] * sequences)
     return rounded({"shared": bench.ms(near), "copies": bench.ms(copied)})
 

@@ -30,8 +30,8 @@ from timeviper.model.keys import fresh
 from timeviper.model.slots import KeySlots, ScanSlots
 from timeviper.model.state import DecoderState, MambaMemory, Memory, stack
 from timeviper.model.tokens import Tokens
-from timeviper.ops.attention_parts import together
 from timeviper.ops import few_rows_triton, norm_triton, pick_triton, step_triton
+from timeviper.ops.attention_parts import together
 from timeviper.ops.backend import names, override
 
 # What rounding to bfloat16 in 56 layers leaves between two ways to compute the same.

@@ -52,26 +52,24 @@ def attention(
     if not len(q):
         return torch.zeros_like(q)
     if all(length == 1 for length in q_lengths):
-        filled = torch.tensor(list(k_lengths), device=q.device)
-        tables = Fronts.of_step(fronts, ratio=q.shape[1] // k.shape[2], device=q.device)
-        return attention_triton.attention_step(
-            q, k, v, k_lengths=filled, shared=tables, scale=scale
-        )
-    few = [
-        attention_pieces.is_few(queries, keys, causal=causal)
-        for queries, keys in zip(q_lengths, k_lengths, strict=True)
-    ]
+        return _step(q, fronts, k, v, k_lengths, scale)
     rows = q.split(list(q_lengths))
     outs = [torch.zeros_like(some) for some in rows]
+    counts = [0] * len(rows)
     for s, (some, keys) in enumerate(zip(rows, k_lengths, strict=True)):
-        if len(some) and not few[s]:
+        # A sequence's own numbers alone decide what takes it: the others must not show in it.
+        if len(some) == 1:
+            here = slice(s, s + 1)
+            outs[s] = _step(some, fronts[here], k[here], v[here], [keys], scale)
+        elif attention_pieces.is_few(len(some), keys, causal=causal):
+            counts[s] = len(some)
+        else:
             outs[s] = _alone(some, fronts[s], k[s, :keys], v[s, :keys], **call)
-    counts = [len(some) if yes else 0 for some, yes in zip(rows, few, strict=True)]
     if not any(counts):
         return torch.cat(outs)
     whole = sum(counts) == len(q)
     asked = q if whole else torch.cat([rows[s] for s, count in enumerate(counts) if count])
-    filled = [keys if yes else 0 for keys, yes in zip(k_lengths, few, strict=True)]
+    filled = [keys if count else 0 for keys, count in zip(k_lengths, counts, strict=True)]
     found = _questions(asked, fronts, k, v, q_lengths=counts, k_lengths=filled, **call)
     if whole:
         return found
@@ -152,6 +150,20 @@ def _unchanged(before: Part | None, q: Tensor, last: bool) -> Part:
     if before is None:
         return Part(torch.zeros_like(q), q.new_full(q.shape[:2], -torch.inf, dtype=torch.float32))
     return Part(before.out.to(q.dtype), before.lse) if last else before
+
+
+def _step(
+    q: Tensor,
+    fronts: Shared,
+    k: Tensor,
+    v: Tensor,
+    k_lengths: Sequence[int],
+    scale: float | None,
+) -> Tensor:
+    """One query of each sequence."""
+    filled = torch.tensor(list(k_lengths), device=q.device)
+    tables = Fronts.of_step(fronts, ratio=q.shape[1] // k.shape[2], device=q.device)
+    return attention_triton.attention_step(q, k, v, k_lengths=filled, shared=tables, scale=scale)
 
 
 def _alone(

@@ -52,6 +52,10 @@ class Fronts:
         """Tables for one query a sequence, `ratio` query heads reading a key head."""
         return cls(shared, at_once=step_tile(ratio), device=device)
 
+    def tiles(self) -> list[tuple[SharedKeys, list[int]]]:
+        """Keys, and the numbers of the queries that read them together."""
+        return _tiles(self.shared, self._at_once, self._counts)
+
     def takes(self, shared: Shared) -> bool:
         """Whether `load` can put these in the place of what is here."""
         fits = len(shared) == len(self.shared) and _everywhere(shared) == self.everywhere
@@ -66,7 +70,7 @@ class Fronts:
         """Point to other keys, in place.
 
         Raises:
-            LayoutError: these do not `fit`.
+            LayoutError: it does not take these.
         """
         if not self.takes(shared):
             raise LayoutError(
@@ -75,7 +79,7 @@ class Fronts:
                 do="make a new table",
             )
         self.shared = tuple(shared)
-        places, members = _tables(_tiles(shared, self._at_once, self._counts), self._at_once)
+        places, members = _tables(self.tiles(), self._at_once)
         self.places.copy_(places)
         self.members.copy_(members)
 

@@ -132,7 +132,7 @@ def test_scores_that_are_no_numbers_are_an_error(temperature: float) -> None:
         steps.choose(chooser, last=False)
 
 
-def test_a_runner_is_kept_for_the_next_questions_on_the_same_video() -> None:
+def test_a_runner_is_kept_for_the_next_questions_on_any_video() -> None:
     video, runners = _video(1), Runners()
     prompt = _opened(video, 2)
     first = runners.runner(MODEL.decoder, [prompt], most=9)
@@ -140,9 +140,13 @@ def test_a_runner_is_kept_for_the_next_questions_on_the_same_video() -> None:
     again = runners.runner(MODEL.decoder, [prompt], most=5)
     assert again is first
     assert _write(GraphSteps(again, [prompt]), 2, 5, 0.0) == [answer[:5] for answer in want]
-    other = runners.runner(MODEL.decoder, [_opened(_video(2), 2)], most=5)
-    assert other is not first
-    assert runners.runner(MODEL.decoder, [prompt], most=5) is not other
+    # It points to the keys of another video, and back.
+    other, fresh = _opened(_video(2), 2), Runners()
+    alone = _write(GraphSteps(fresh.runner(MODEL.decoder, [other], most=5), [other]), 2, 5, 0.0)
+    assert runners.runner(MODEL.decoder, [other], most=5) is first
+    assert _write(GraphSteps(first, [other]), 2, 5, 0.0) == alone
+    apart = [_opened(_video(2)), prompt]
+    assert runners.runner(MODEL.decoder, apart, most=5) is not first
     kept = runners.runner(MODEL.decoder, [prompt], most=5)
     runners.clear()
     assert runners.runner(MODEL.decoder, [prompt], most=5) is not kept

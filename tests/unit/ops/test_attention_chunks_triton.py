@@ -17,6 +17,7 @@ from tests.unit.ops.test_attention_shared import copied_in_front, shared_keys
 from timeviper.ops import attention_chunks_triton as room
 from timeviper.ops import attention_flash, attention_pieces, attention_triton
 from timeviper.ops.attention_parts import Part, merge, part
+from timeviper.ops.fronts import Fronts
 
 CALLS = list[tuple[str, int, int]]
 
@@ -29,7 +30,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> CALLS:
     monkeypatch.setattr(attention_pieces, "CUDNN_KEYS", (32, 16))
     monkeypatch.setattr(attention_pieces, "SPLIT_QUERIES", 2)
     monkeypatch.setattr(attention_pieces, "SPLIT_KEYS", 6)
-    monkeypatch.setattr(attention_pieces, "ALONE_KEYS", 30)
     monkeypatch.setattr(room, "_HALF", (torch.float64,))
 
     def plain(name: str) -> Any:
@@ -53,10 +53,23 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> CALLS:
         seen.append(("step", len(q), int(call["k_lengths"].sum())))
         return room.attention_flash.attention_torch.attention_step(q, k, v, **call)
 
+    def in_front(q: Tensor, tables: Fronts, *, kv_heads: int, scale: float | None) -> Part:
+        seen.append(("front", len(q), len(tables.places)))
+        outs = [
+            part(row, row[:0, :kv_heads], row[:0, :kv_heads], causal=False, scale=scale)
+            for row in q.split(1)
+        ]
+        for front, rows in tables.tiles():
+            for n in rows:
+                keys, values = front.k[: front.length], front.v[: front.length]
+                outs[n] = part(q[n : n + 1], keys, values, causal=False, scale=scale)
+        return Part(torch.cat([p.out for p in outs]), torch.cat([p.lse for p in outs]))
+
     kernels = {name: plain(name) for name in ("cudnn", "flash", "split")}
     monkeypatch.setattr(room, "_KERNELS", MappingProxyType(kernels))
     monkeypatch.setattr(attention_flash, "packed", packed)
     monkeypatch.setattr(attention_triton, "attention_step", step)
+    monkeypatch.setattr(attention_triton, "in_front", in_front)
     monkeypatch.setattr(attention_triton, "merge_two", lambda a, b, dtype: merge([a, b]))
     return seen
 
@@ -87,7 +100,8 @@ def test_pieces_together_are_attention(
     q = torch.randn(sum(q_lengths), 6, 8, dtype=torch.float64)
     (k, v), shared = cached_keys(k_lengths), shared_keys(front)
     call = {"q_lengths": q_lengths, "causal": causal, "scale": 0.4}
-    got = room.attention(q, k, v, **call, k_lengths=k_lengths, shared=shared)
+    before = [shared] * len(k_lengths)
+    got = room.attention(q, k, v, **call, k_lengths=k_lengths, shared=before)
     wide_k, wide_v, total = copied_in_front(shared, k, v, k_lengths)
     want = slow_attention(q, wide_k, wide_v, **call, k_lengths=total)
     close("y", got=got, want=want, tol=TOL.attention.f64)
@@ -108,11 +122,18 @@ def test_which_kernels_take_what(calls: CALLS) -> None:
     assert taken([2, 1], [40, 30]) == [
         ("split", 2, 38),
         ("flash", 2, 2),
-        ("split", 1, 29),
-        ("flash", 1, 1),
+        ("step", 1, 30),
     ]
-    assert taken([2, 1], [5, 4]) == [("packed", 3, 9)]
-    assert taken([3, 5], [9, 40]) == [("packed", 8, 49)]
+    assert taken([2, 1], [5, 4]) == [("step", 1, 4), ("packed", 2, 5)]
+    assert taken([2, 2], [5, 4]) == [("packed", 4, 9)]
+    # Few queries behind few own keys go packed, more of either alone.
+    assert taken([2, 5, 2], [5, 40, 4]) == [
+        ("cudnn", 4, 32),
+        ("flash", 4, 7),
+        ("split", 1, 39),
+        ("flash", 1, 1),
+        ("packed", 4, 9),
+    ]
     assert {name for name, *_ in taken([8, 4], [30, 40])} == {"cudnn", "flash"}
 
 
@@ -124,7 +145,7 @@ def test_no_queries_or_no_keys_give_zeros(calls: CALLS) -> None:
     close("y", got=room.attention(q, k, v, q_lengths=[2, 1], **call), want=q * 0, tol=0.0)
     assert room.attention(q[:0], k, v, q_lengths=[0, 0], **call).shape == (0, 4, 8)
     (k, v), shared = cached_keys([0]), shared_keys(40)
-    got = room.attention(q, k, v, q_lengths=[3], k_lengths=[0], causal=False, shared=shared)
+    got = room.attention(q, k, v, q_lengths=[3], k_lengths=[0], causal=False, shared=[shared])
     want = part(q, shared.k[:40], shared.v[:40], causal=False, scale=None)
     close("only shared", got=got, want=want.out, tol=TOL.attention.f64)
     assert calls

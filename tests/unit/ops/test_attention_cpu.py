@@ -8,7 +8,7 @@ import torch
 from tests.tolerances import TOL, close
 from timeviper.ops import attention_cpu, attention_parts
 from timeviper.ops.attention import attention
-from timeviper.ops.attention_torch import SharedKeys
+from timeviper.ops.attention_parts import SharedKeys
 
 
 def draw(tokens: int, keys: int, heads: int = 6, kv_heads: int = 2) -> list[torch.Tensor]:
@@ -47,7 +47,7 @@ def test_any_number_of_queries_and_keys(tokens: int, keys: int, causal: bool):
 def test_behind_shared_keys_it_is_one_call_over_all():
     q, k, v = draw(9, 50)
     shared = SharedKeys(k=k[:30], v=v[:30], length=30)
-    got = attention(q, k[None, 30:], v[None, 30:], q_lengths=[9], k_lengths=[20], shared=shared)
+    got = attention(q, k[None, 30:], v[None, 30:], q_lengths=[9], k_lengths=[20], shared=[shared])
     want = attention(q, k[None], v[None], q_lengths=[9], k_lengths=[50])
     same("out", got, want)
 

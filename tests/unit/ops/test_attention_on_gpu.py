@@ -26,11 +26,11 @@ def wanted(q: Tensor, k: Tensor, v: Tensor, **call: object) -> Tensor:
     """By plain torch in float32."""
     shared = call.pop("shared", None)
     k, v, q = k.float(), v.float(), q.float()
-    if shared is None:
-        front = SharedKeys(k=k[0, :0], v=v[0, :0], length=0)
-    else:
-        front = SharedKeys(k=shared.k.float(), v=shared.v.float(), length=shared.length)
-    return attention_torch.behind_shared(q, k, v, **call, scale=None, shared=front)
+    fronts = [
+        front and SharedKeys(k=front.k.float(), v=front.v.float(), length=front.length)
+        for front in shared or [None] * len(k)
+    ]
+    return attention_torch.behind_shared(q, k, v, **call, scale=None, shared=fronts)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_every_path(q_lengths: list[int], k_lengths: list[int], front: int, caus
     shared = None
     if front:
         shared_k, shared_v = on_device([front])
-        shared = SharedKeys(k=shared_k[0], v=shared_v[0], length=front)
+        shared = [SharedKeys(k=shared_k[0], v=shared_v[0], length=front)] * len(k_lengths)
     call = {"q_lengths": q_lengths, "k_lengths": k_lengths, "causal": causal, "shared": shared}
     close("y", got=attention(q, k, v, **call), want=wanted(q, k, v, **call), tol=TOL.attention.bf16)
 

@@ -100,17 +100,18 @@ def test_doctor_hears_the_thresholds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("q_lengths", "k_lengths", "alone"),
+    ("queries", "keys", "causal", "few"),
     [
-        ([5], [9], True),
-        ([400, 500], [400, 500], True),
-        ([400, 5], [400, 500], False),
-        ([20, 0, 30], [40_000, 9, 30_000], True),
-        ([20, 30], [900, 1_000], False),
-        ([20, 300], [40_000, 30_000], False),
+        (5, 9, True, True),
+        (160, 160 + 2_047, True, True),
+        (160, 160 + 2_048, True, False),
+        (161, 161, True, False),
+        (20, 2_047, False, True),
+        (20, 2_048, False, False),
+        (20, 40_000, True, False),
     ],
 )
-def test_which_sequences_run_one_after_another(
-    q_lengths: list[int], k_lengths: list[int], alone: bool
+def test_a_sequence_alone_decides_whether_it_goes_packed(
+    queries: int, keys: int, causal: bool, few: bool
 ) -> None:
-    assert room.alone(q_lengths, k_lengths) is alone
+    assert room.is_few(queries, keys, causal=causal) is few

@@ -7,7 +7,7 @@ import torch
 
 from tests.tolerances import TOL, close
 from tests.unit.ops.draws import cached_keys, slow_attention
-from tests.unit.ops.test_attention_shared import copied_in_front, shared_keys
+from tests.unit.ops.test_attention_shared import copied_in_front, fronts, shared_keys
 from timeviper.ops.attention import attention, attention_step
 from timeviper.ops.attention_parts import SharedKeys, further
 from timeviper.ops.attention_streamed import attention as streamed
@@ -24,9 +24,10 @@ def test_blocks_of_any_size_give_the_same(
 ) -> None:
     q = torch.randn(sum(q_lengths), 6, 8, dtype=torch.float64)
     (k, v), shared = cached_keys(k_lengths), shared_keys(front)
+    before = [shared] * len(k_lengths)
     call = {"q_lengths": q_lengths, "causal": causal, "scale": 0.4}
     got = streamed(
-        q, k, v, **call, k_lengths=k_lengths, shared=shared, further=further, block_keys=block_keys
+        q, k, v, **call, k_lengths=k_lengths, shared=before, further=further, block_keys=block_keys
     )
     wide_k, wide_v, total = copied_in_front(shared, k, v, k_lengths)
     want = slow_attention(q, wide_k, wide_v, **call, k_lengths=total)
@@ -65,6 +66,6 @@ def test_host_keys_are_as_device_keys(pinned: bool, queries: int, keys: int) -> 
     close("y", got=attention(q, k, v, **call), want=want, tol=TOL.attention.bf16)
     close("again", got=attention(q, k, v, **call), want=want, tol=TOL.attention.bf16)
     lengths = torch.tensor([keys], device="cuda")
-    got = attention_step(q[:1], k, v, k_lengths=lengths, shared=front)
+    got = attention_step(q[:1], k, v, k_lengths=lengths, shared=fronts([front], ratio=1))
     want = attention_step(q[:1], k.cuda(), v.cuda(), k_lengths=lengths)
     close("doubled keys", got=got, want=want, tol=TOL.attention.bf16)

@@ -10,10 +10,11 @@ pytest.importorskip("triton", reason="no Triton for this platform")
 
 from tests.tolerances import TOL, close
 from tests.unit.ops.draws import cached_keys, slow_attention
-from tests.unit.ops.test_attention_shared import copied_in_front, shared_keys
+from tests.unit.ops.test_attention_shared import copied_in_front, fronts, shared_keys
 from timeviper.ops import attention_triton as room
 from timeviper.ops.attention import attention_step
 from timeviper.ops.attention_parts import Part, SharedKeys, merge, part
+from timeviper.ops.fronts import Fronts
 from timeviper.ops.triton_probe import is_interpreted
 
 DEVICE = torch.device("cpu" if is_interpreted() else "cuda")
@@ -31,6 +32,10 @@ def shared_on_device(shared: SharedKeys | None) -> SharedKeys | None:
         return None
     k, v = on_device(shared.k, shared.v)
     return SharedKeys(k=k, v=v, length=shared.length)
+
+
+def tables(shared: SharedKeys | None, sequences: int, ratio: int) -> Fronts:
+    return fronts([shared_on_device(shared)] * sequences, ratio=ratio, device=DEVICE)
 
 
 def slow_step(
@@ -62,7 +67,7 @@ def test_steps_are_the_oracles(
     got = attention_step(
         *on_device(q, k, v),
         k_lengths=torch.tensor(k_lengths, device=DEVICE),
-        shared=shared_on_device(shared),
+        shared=tables(shared, len(k_lengths), 3),
         backend="triton",
     )
     assert got.dtype == dtype
@@ -80,7 +85,8 @@ def test_every_ratio_of_heads_and_width(heads: int, kv_heads: int, head_dim: int
     shared = SharedKeys(k=front[0], v=values[0], length=35)
     lengths = torch.tensor([40, 3], dtype=torch.int32, device=DEVICE)
     operands = on_device(q, k, v)
-    got = room.attention_step(*operands, k_lengths=lengths, shared=shared_on_device(shared))
+    call = {"k_lengths": lengths, "shared": tables(shared, 2, heads // kv_heads)}
+    got = room.attention_step(*operands, **call)
     want = slow_step(q, k, v, [40, 3], shared)
     close("y", got=got, want=want, tol=2 * TOL.attention.f32)
 
@@ -209,7 +215,7 @@ def test_a_graph_stays_right_while_lengths_grow(dtype: torch.dtype, tol: float) 
     capacity, shared = 9_000, shared_keys(5_001, dtype=dtype)
     q = torch.randn(3, 10, 8).to(dtype)
     k, v = (torch.randn(3, capacity, 2, 8).to(dtype) for _ in range(2))
-    operands, front = on_device(q, k, v), shared_on_device(shared)
+    operands, front = on_device(q, k, v), tables(shared, 3, 5)
     lengths = torch.tensor([1, 4_000, 8_990], device=DEVICE)
     call = {"k_lengths": lengths, "shared": front}
     attention_step(*operands, **call)
