@@ -179,6 +179,8 @@ def _survived(
     except RuntimeError as error:
         if not ran_out(error):
             raise
+        for writer in writers.values():
+            writer.chooser.rewind(len(writer.token_ids))
         return False
     return True
 

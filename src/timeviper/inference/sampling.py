@@ -100,6 +100,12 @@ class Chooser:
         """Whether the best token is always taken."""
         return self._policy.temperature == 0
 
+    def rewind(self, tokens: int) -> None:
+        """Go back to where so many tokens had been chosen: a later choice did not come about."""
+        self._generator = torch_stream(self._policy.seed, "answer")
+        for _ in range(0 if self.is_greedy else tokens):
+            torch.rand((), dtype=torch.float64, generator=self._generator)
+
     def draw(self, logits: Float[Tensor, " vocab"]) -> int:
         """Draw the next token; advances this chooser's random numbers."""
         chances = probabilities(

@@ -180,7 +180,7 @@ def _device(state: DecoderState) -> torch.device:
 def _long_ones(state: DecoderState, device: torch.device) -> bool:
     """Whether keys that should lie in host memory lie on the device."""
     known = [m for m in state.memories if isinstance(m, AttentionMemory)]
-    return any(max(m.own) >= LEAST_IN_HOST and m.k.device == device for m in known)
+    return any(max(m.own) >= LEAST_IN_HOST and m.lies_on(device) for m in known)
 
 
 def in_batches(

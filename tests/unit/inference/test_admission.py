@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,14 @@ import torch
 from tests.toy_engine import noise, toy_config, toy_engine, toy_model, toy_processor
 from timeviper.core.device import free_bytes, total_bytes
 from timeviper.core.errors import CapacityError
+from timeviper.inference import admission
 from timeviper.inference.admission import UNLIMITED, Gate, Limits
 from timeviper.inference.engine import AskOptions, Degrade, Engine
+from timeviper.inference.ladder import rungs
 from timeviper.inference.watch import Progress, Watch
+from timeviper.model import keys as keys_module
+from timeviper.model.config import TransferPlan
+from timeviper.model.vlm import under_plan
 from timeviper.processing.messages import VideoPart
 
 FRAMES = noise(260)
@@ -97,3 +103,73 @@ def test_a_video_of_no_frames_needs_nothing() -> None:
 def test_memory_of_this_machine() -> None:
     device = torch.device("cpu")
     assert 0 < free_bytes(device) <= total_bytes(device)
+
+
+def _gate(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """A gate that believes its device to be a GPU with a host beside it."""
+    monkeypatch.setattr(admission, "_has_host", lambda device: True)
+    return Gate(_engine(UNLIMITED).encoder, limits)
+
+
+def test_keys_go_to_host_memory_when_smaller_chunks_do_not_help(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keys_module, "LEAST_IN_HOST", 64)
+    # More keys than the blocks that attention copies take.
+    times = np.arange(100_000.0)
+    ways = list(
+        rungs(
+            _gate(UNLIMITED, monkeypatch).load(PLAN, times),
+            degrade=Degrade.SAME_ANSWERS,
+            dropping=None,
+            host=True,
+        )
+    )
+    needs = {r.keys_in_host: r.load.forecast.reserved for r in ways}
+    assert needs[True] < needs[False]
+    limit = (needs[True] + needs[False]) // 2
+    reader, said = _gate(Limits(bytes=limit), monkeypatch).admit(PLAN, times)
+    assert reader.keys_in_host
+    assert any("GiB of keys and values lie in host memory" in note for note in said)
+    # Neither where it was forbidden, nor where the host is full as well.
+    no_room = Limits(bytes=limit, host_bytes=2**10)
+    for limits in (Limits(bytes=limit, degrade=Degrade.NO), no_room):
+        with pytest.raises(CapacityError) as caught:
+            _gate(limits, monkeypatch).admit(PLAN, times)
+    assert re.search(
+        r"keys in host memory [\d.]+ GiB, and of the host's 0.00 GiB", caught.value.got
+    )
+
+
+def _undropped(limits: Limits) -> Engine:
+    """The model with its dropping switched off."""
+    plain, sites = under_plan(MODEL, TransferPlan()), MODEL.config.decoder.transfer
+    return Engine(plain, toy_processor(), clip_frames=256, threads=1, limits=limits, dropping=sites)
+
+
+def test_tokens_are_dropped_only_by_leave_and_questions_follow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Which rung fits is made up here: a toy's dropped tokens take as much as they save."""
+    monkeypatch.setattr(Gate, "_fits", lambda gate, rung, there: rung.dropping)
+    small = Limits(bytes=MODEL.decoder.embed_tokens.weight.nbytes)
+    with pytest.raises(CapacityError):
+        _undropped(small).encode(FRAMES)
+    engine = _undropped(replace(small, degrade=Degrade.ANY))
+    encoded = engine.encode(FRAMES)
+    assert any("TransV" in note and "other answers" in note for note in encoded.notes)
+    monkeypatch.undo()
+    trained = Engine(MODEL, toy_processor(), clip_frames=256, threads=1)
+    want = trained.ask(FRAMES, "When?", SHORT)
+    assert engine.ask(encoded, "When?", SHORT).text == want.text
+    # A session has read frames already that were not dropped.
+    gate = Gate(engine.encoder, Limits(), dropping=MODEL.config.decoder.transfer)
+    assert gate.reader_of(encoded.state).identity == trained.encoder.identity
+    assert gate.reader_of(engine.encoder.encode_nothing(PLAN).state) is engine.encoder
+    monkeypatch.setattr(Gate, "_fits", lambda gate, rung, there: rung.dropping)
+    with pytest.raises(CapacityError):
+        Gate(
+            engine.encoder,
+            replace(small, degrade=Degrade.ANY),
+            dropping=MODEL.config.decoder.transfer,
+        ).admit(PLAN, np.arange(260.0))

@@ -14,8 +14,9 @@ from timeviper.core.errors import CapacityError
 from timeviper.inference.engine import AskOptions, Engine
 from timeviper.inference.planning.live_bytes import LiveBytes
 from timeviper.inference.prefill import EncodedVideo
-from timeviper.inference.survival import in_batches, twice
+from timeviper.inference.survival import in_batches, ran_out, twice
 from timeviper.model.state import AttentionMemory
+from timeviper.model.tokens import Tokens
 from timeviper.processing.messages import VideoPart
 from timeviper.video.sampling import Sampling
 from timeviper.video.source import open_video
@@ -172,6 +173,100 @@ def test_a_question_is_read_again_without_what_earlier_answers_left() -> None:
     with LiveBytes(refuse=never), pytest.raises(CapacityError, match="1 question"):
         engine.ask(encoded, "When?", SHORT)
     assert engine.ask(encoded, "When?", SHORT).text == want
+
+
+def _requests(engine: Engine, encoded: EncodedVideo, questions: list[str]) -> int:
+    """Allocations of writing answers, those of reading the questions not counted."""
+    count = FailsOnce(-1)
+    with LiveBytes(refuse=count):
+        engine.ask_many(encoded, questions, LONG)
+    return -1 - count.left
+
+
+LONG = AskOptions(max_new_tokens=6)
+
+
+@pytest.mark.parametrize(
+    ("questions", "temperature"),
+    [(["When?"], 0.8), (["When?", "What is it?"], 0.0), (["When?", "What is it?"], 0.8)],
+)
+def test_answers_survive_a_failure_at_any_operation(
+    questions: list[str], temperature: float
+) -> None:
+    engine = toy_engine("transv")
+    encoded = engine.encode(FRAMES)
+    options = AskOptions(max_new_tokens=6, temperature=temperature, seed=3)
+    want = [a.text for a in engine.ask_many(encoded, questions, options)]
+    requests, told = _requests(engine, encoded, questions), 0
+    for number in np.linspace(2, requests - 4, 5).astype(int):
+        refuse = FailsOnce(int(number))
+        with LiveBytes(refuse=refuse):
+            got = engine.ask_many(encoded, questions, options)
+        assert refuse.failed
+        assert [a.text for a in got] == want
+        notes = [note for a in got for note in a.notes if "memory ran out" in note]
+        # One question that is read again has nothing to tell.
+        told += bool(notes)
+        assert len(notes) <= len(questions)
+    assert told >= 3
+
+
+def test_an_answer_that_fits_no_more_is_told_in_numbers_and_the_video_is_kept() -> None:
+    engine = toy_engine("transv")
+    encoded = engine.encode(FRAMES)
+    want = engine.ask(encoded, "When?", LONG).text
+    stop = False
+
+    def refuse(size: int) -> None:
+        if stop:
+            raise torch.OutOfMemoryError
+
+    heard: list[str] = []
+    with LiveBytes(refuse=refuse):
+        pieces = engine.stream(encoded, "When?", LONG)
+        heard.append(str(next(pieces)))
+        stop = True
+        with pytest.raises(CapacityError, match=r"written alone.* GiB are free") as caught:
+            heard.extend(str(piece) for piece in pieces)
+    assert "max_new_tokens" in caught.value.do
+    assert want.startswith("".join(heard))
+    assert engine.ask(encoded, "When?", LONG).text == want
+
+
+def test_questions_that_do_not_fit_together_are_read_alone() -> None:
+    engine = toy_engine("plain")
+    encoded = engine.encode(FRAMES)
+    questions = ["When does it appear in the whole video?", "What is it?"]
+    want = [a.text for a in engine.ask_many(encoded, questions, SHORT)]
+    sizes: list[int] = []
+    read = engine.encoder.model.decoder.run
+
+    def counted(tokens: Tokens, *args, **kwargs):
+        sizes.append(len(tokens.lengths))
+        return read(tokens, *args, **kwargs)
+
+    refuse = FailsOnce(30)
+    with pytest.MonkeyPatch.context() as patch, LiveBytes(refuse=refuse):
+        patch.setattr(engine.encoder.model.decoder, "run", counted)
+        got = engine.ask_many(encoded, questions, SHORT)
+    assert refuse.failed
+    # Both at once, then each alone, then the answers together.
+    assert sizes[:4] == [2, 1, 1, 2]
+    assert [a.text for a in got] == want
+    assert all(any("each was read alone" in note for note in a.notes) for a in got)
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        ("CUDA error: out of memory\nCUDA kernel errors might be reported later", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_what_libraries_say_when_memory_runs_out(words: str, known: bool) -> None:
+    assert ran_out(RuntimeError(words)) is known
+    assert ran_out(torch.OutOfMemoryError("of the allocator"))
 
 
 @pytest.mark.gpu
