@@ -21,8 +21,8 @@ from benchmarks.gpu import ceilings, distance, median_ms, save
 from timeviper.ops import attention_pieces, attention_torch
 from timeviper.ops.attention import attention, attention_step, warm_attention
 from timeviper.ops.attention_parts import SharedKeys
-from timeviper.ops.fronts import Fronts
 from timeviper.ops.backend import explain
+from timeviper.ops.fronts import Fronts
 
 HEADS, KV_HEADS, HEAD_DIM = 40, 8, 128
 # Largest relative distance from float32 results of the same bfloat16 operands.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self, final
 
@@ -11,9 +12,9 @@ import numpy as np
 import torch
 
 from timeviper.core.device import peak_bytes, pick_device
-from timeviper.core.errors import RequestError
 from timeviper.core.precision import Precision
 from timeviper.inference.admission import UNLIMITED, Gate, Limits
+from timeviper.inference.asking import followed, with_system
 from timeviper.inference.decode import Ending, decode
 from timeviper.inference.ladder import Degrade
 from timeviper.inference.lookahead import one_thread_an_op
@@ -29,7 +30,7 @@ from timeviper.inference.timing import Stopwatch, Timing
 from timeviper.inference.watch import SILENT, Watch
 from timeviper.model.config import TransferPlan
 from timeviper.model.vlm import TimeViper, under_plan
-from timeviper.processing.messages import Message, TextPart, VideoPart, parse_messages
+from timeviper.processing.messages import VideoPart, parse_messages
 from timeviper.processing.processor import Processor
 from timeviper.processing.prompt import PromptPlan
 from timeviper.video.sampling import sample_times
@@ -197,12 +198,12 @@ class Engine:
         """
         plan = self._plan(question, options)
         if isinstance(video, EncodedVideo):
-            encoded, spent = _fitting(video, plan, options), Timing()
+            encoded, spent = followed(video, plan, options), Timing()
         else:
             self._encoder.suffix(plan, duration_seconds=0.0, num_frames=0)
             encoded = self._encode(plan, video, options, watch)
             spent = encoded.timing
-        (asked,), opened = self._open(encoded, [plan], options)
+        (asked,), opened = self._open([(encoded, plan)], options)
         asked = replace(asked, timing=spent + asked.timing)
         clock = Stopwatch(self.device)
         pieces = decode(self.model, opened, [asked.writer], runners=self._runners, watch=watch)
@@ -241,21 +242,22 @@ class Engine:
         Law: each answer equals the answer of that conversation alone.
         """
         talks = [parse_messages(messages) for messages in conversations]
-        plans = [self.processor.plan_turns(_with_system(talk, options)) for talk in talks]
+        plans = [self.processor.plan_turns(with_system(talk, options)) for talk in talks]
         for plan in plans:
             self._encoder.suffix(plan, duration_seconds=0.0, num_frames=0)
         # Conversations about one video are read behind it together.
         numbers: dict[object, list[int]] = {}
         for number, plan in enumerate(plans):
             numbers.setdefault((plan.media, plan.prefix.ids.tobytes()), []).append(number)
-        asked: list[Asked] = []
-        opened: list[OpenAnswer] = []
+        videos: list[tuple[EncodedVideo, PromptPlan]] = []
+        firsts: dict[int, Timing] = {}
         for alike in numbers.values():
             encoded = self._encode_media(plans[alike[0]], options, watch)
-            some = self._open(encoded, [plans[n] for n in alike], options)
-            first = replace(some[0][0], timing=encoded.timing + some[0][0].timing)
-            asked += [first, *some[0][1:]]
-            opened += some[1]
+            firsts[len(videos)] = encoded.timing
+            videos += [(encoded, plans[n]) for n in alike]
+        asked, opened = self._open(videos, options)
+        for place, timing in firsts.items():
+            asked[place] = replace(asked[place], timing=timing + asked[place].timing)
         answers = self._write(asked, opened, watch)
         order = [number for alike in numbers.values() for number in alike]
         return [answers[place] for place in np.argsort(order)]
@@ -299,8 +301,9 @@ class Engine:
         if not plans:
             return []
         for plan in plans:
-            _fitting(encoded, plan, options)
-        return self._write(*self._open(encoded, plans, options), watch)
+            followed(encoded, plan, options)
+        opened = self._open([(encoded, plan) for plan in plans], options)
+        return self._write(*opened, watch)
 
     def _write(
         self, asked: Sequence[Asked], opened: Sequence[OpenAnswer], watch: Watch
@@ -315,20 +318,18 @@ class Engine:
         return [self._answer(one, clock.timing) for one in asked]
 
     def _open(
-        self, encoded: EncodedVideo, plans: Sequence[PromptPlan], options: AskOptions
+        self, plans: Sequence[tuple[EncodedVideo, PromptPlan]], options: AskOptions
     ) -> tuple[list[Asked], list[OpenAnswer]]:
         """Read questions; when memory runs out, alone and without what earlier answers left."""
-        reader = self._gate.reader_of(encoded.state)
 
-        def work() -> tuple[list[Asked], list[OpenAnswer]]:
-            return open_plans(reader, encoded, plans, options)
-
-        def alone() -> tuple[list[Asked], list[OpenAnswer]]:
-            self._runners.clear()
-            return open_plans(reader, encoded, plans, options, alone=True)
+        def work(*, alone: bool = False) -> tuple[list[Asked], list[OpenAnswer]]:
+            if alone:
+                self._runners.clear()
+            return open_plans(self._gate.reader_of, plans, options, alone=alone)
 
         doing, do = f"{len(plans)} questions at once", "ask fewer at once, or about fewer frames"
-        return twice(work, again=alone, device=self.device, doing=doing, do=do)
+        again = partial(work, alone=True)
+        return twice(work, again=again, device=self.device, doing=doing, do=do)
 
     def _plan(self, question: str, options: AskOptions) -> PromptPlan:
         # The source is opened apart from the plan: frames in memory have no name.
@@ -369,26 +370,3 @@ class Engine:
             notes=notes,
             tokens=len(writer.token_ids),
         )
-
-
-def _fitting(encoded: EncodedVideo, plan: PromptPlan, options: AskOptions) -> EncodedVideo:
-    """Refuse what an encoded video can no longer follow."""
-    if options.looks:
-        raise RequestError(
-            want="no fps, num_frames, max_frames, start or end for an encoded video",
-            got="at least one of them",
-            do="give them to `encode`",
-        )
-    if plan.prefix.ids.tobytes() != encoded.prefix.ids.tobytes():
-        raise RequestError(
-            want="the words before the video that it was encoded with",
-            got="others",
-            do="give `system` to `encode` as well, and use the same model",
-        )
-    return encoded
-
-
-def _with_system(talk: tuple[Message, ...], options: AskOptions) -> tuple[Message, ...]:
-    if not options.system or talk[0].role == "system":
-        return talk
-    return (Message(role="system", parts=(TextPart(options.system),)), *talk)

@@ -1,9 +1,11 @@
-"""Questions ready to be answered: laid out, read behind their video together, given a writer."""
+"""Questions ready to be answered: laid out, read behind their videos together, with a writer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from timeviper.inference.decode import AnswerWriter, EndRule
 from timeviper.inference.lookahead import one_thread_an_op
@@ -11,6 +13,7 @@ from timeviper.inference.opened import OpenAnswer
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
 from timeviper.inference.request import AskOptions
 from timeviper.inference.timing import Stopwatch, Timing
+from timeviper.model.state import DecoderState
 from timeviper.processing.clip_tokens import PromptTokens
 from timeviper.processing.prompt import PromptPlan
 
@@ -40,19 +43,17 @@ class Asked:
 
 
 def open_plans(
-    encoder: VideoEncoder,
-    encoded: EncodedVideo,
-    plans: Sequence[PromptPlan],
+    reader_of: Callable[[DecoderState], VideoEncoder],
+    plans: Sequence[tuple[EncodedVideo, PromptPlan]],
     options: AskOptions,
     *,
     alone: bool = False,
 ) -> tuple[list[Asked], list[OpenAnswer]]:
-    """Read the questions of several conversations about one video.
+    """Read the questions of several conversations, about one video or several.
 
     Args:
-        encoder: that read the video.
-        encoded: stays as it is.
-        plans: at least one.
+        reader_of: who read a video, and asks about it.
+        plans: each with the video that it is about, which stays as it is.
         options: how to answer.
         alone: read each by itself after memory ran out, which is told.
 
@@ -62,31 +63,36 @@ def open_plans(
     Raises:
         CapacityError: a question longer than the model's context.
     """
-    clock = Stopwatch(encoder.device)
-    with clock.stage("answer"), one_thread_an_op(encoder.is_small):
-        suffixes = [
-            encoder.suffix(
-                plan, duration_seconds=encoded.duration_seconds, num_frames=encoded.frames
-            )
-            for plan in plans
-        ]
-        groups = [[suffix] for suffix in suffixes] if alone else [suffixes]
-        opened = [o for group in groups for o in open_answers(encoder, encoded, group)]
+    if not plans:
+        return [], []
+    readers = [reader_of(video.state) for video, _ in plans]
+    clock = Stopwatch(readers[0].device)
+    suffixes = [
+        reader.suffix(plan, duration_seconds=video.duration_seconds, num_frames=video.frames)
+        for reader, (video, plan) in zip(readers, plans, strict=True)
+    ]
+    opened: list[OpenAnswer] = []
+    with clock.stage("answer"), one_thread_an_op(readers[0].is_small):
+        pairs = [(video, suffix) for (video, _), suffix in zip(plans, suffixes, strict=True)]
+        for reader, same in groupby(zip(readers, pairs, strict=True), key=itemgetter(0)):
+            some = [pair for _, pair in same]
+            for group in [[pair] for pair in some] if alone else [some]:
+                opened += open_answers(reader, group)
     said = (_ALONE,) if alone and len(plans) > 1 else ()
     asked = [
         Asked(
             encoded,
-            AnswerWriter(encoder.processor.tokenizer, _rule(plan, options), options.tokens),
+            AnswerWriter(reader.processor.tokenizer, _rule(plan, options), options.tokens),
             clock.timing,
-            encoder.context_notes(encoded.tokens + len(suffix)) + said,
+            reader.context_notes(encoded.tokens + len(suffix)) + said,
         )
-        for plan, suffix in zip(plans, suffixes, strict=True)
+        for reader, (encoded, plan), suffix in zip(readers, plans, suffixes, strict=True)
     ]
     return asked, opened
 
 
 def open_answers(
-    encoder: VideoEncoder, encoded: EncodedVideo, suffixes: Sequence[PromptTokens]
+    encoder: VideoEncoder, asked: Sequence[tuple[EncodedVideo, PromptTokens]]
 ) -> list[OpenAnswer]:
     """Read questions in as few passes as memory allows.
 
@@ -94,19 +100,32 @@ def open_answers(
     only as many questions are read at once as hold a bounded number of bytes.
 
     Args:
-        encoder: that read the video.
-        encoded: stays as it is.
-        suffixes: tokens of each question.
+        encoder: that read the videos.
+        asked: videos, which stay as they are, and the tokens of a question about each.
 
     Returns:
         Prompts read to their end, of one or several sequences each, in order.
     """
-    parked = sum(
-        part.hidden.nbytes for site in encoded.state.pending if site for part in site.parked
-    )
-    size = max(1, PARKED_AT_ONCE // parked) if parked else max(1, len(suffixes))
-    groups = [suffixes[first : first + size] for first in range(0, len(suffixes), size)]
-    return [encoder.open_answer(encoded, *group) for group in groups]
+    groups: list[list[tuple[EncodedVideo, PromptTokens]]] = []
+    held = 0
+    for video, suffix in asked:
+        parked = _parked(video)
+        if not groups or held + parked > PARKED_AT_ONCE or not _beside(groups[-1][-1][0], video):
+            groups.append([])
+            held = 0
+        groups[-1].append((video, suffix))
+        held += parked
+    return [encoder.open_each(group) for group in groups]
+
+
+def _parked(video: EncodedVideo) -> int:
+    """Bytes of what waits for a question."""
+    return sum(part.hidden.nbytes for site in video.state.pending if site for part in site.parked)
+
+
+def _beside(one: EncodedVideo, other: EncodedVideo) -> bool:
+    """Whether both can be continued in one pass: not what has begun beside what has not."""
+    return one is other or None not in (one.state.sequences, other.state.sequences)
 
 
 def _rule(plan: PromptPlan, options: AskOptions) -> EndRule:

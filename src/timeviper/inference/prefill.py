@@ -18,6 +18,7 @@ from timeviper.core.errors import CapacityError
 from timeviper.core.layout import TokenLayout
 from timeviper.inference.chunks import Chunks
 from timeviper.inference.conveyor import Conveyor
+from timeviper.inference.fitting import decode_size
 from timeviper.inference.identity import identify
 from timeviper.inference.lookahead import one_thread_an_op, side_by_side
 from timeviper.inference.opened import OpenAnswer
@@ -28,14 +29,13 @@ from timeviper.inference.timing import Pacer, Stopwatch, Timing
 from timeviper.inference.watch import SILENT, Stage, Watch
 from timeviper.model.decoder import last_of_each
 from timeviper.model.parts import Spread, in_turn
-from timeviper.model.state import DecoderState
+from timeviper.model.state import DecoderState, fork_each
 from timeviper.model.tokens import Tokens
 from timeviper.model.vlm import TimeViper
 from timeviper.processing.clip_tokens import PromptTokens
-from timeviper.processing.image import ImageConfig, Resize
 from timeviper.processing.processor import Processor
 from timeviper.processing.prompt import PromptPlan
-from timeviper.video.base import Size, VideoInfo, VideoSource
+from timeviper.video.base import VideoSource
 from timeviper.video.clips import Clip, available_cores, iterate_clips
 from timeviper.video.fingerprint import PixelChain
 from timeviper.video.sampling import Sampling
@@ -270,21 +270,22 @@ class VideoEncoder:
         """Continue a state by tokens after which more of the same prompt follow."""
         return self._run([tokens], vision, state, more=True)[1]
 
-    @torch.inference_mode()
     def open_answer(self, encoded: EncodedVideo, *suffixes: PromptTokens) -> OpenAnswer:
-        """Read questions from a fork of what was encoded, all in one pass.
+        """Read questions about one video in one pass; see `open_each`."""
+        return self.open_each([(encoded, suffix) for suffix in suffixes])
+
+    @torch.inference_mode()
+    def open_each(self, asked: Sequence[tuple[EncodedVideo, PromptTokens]]) -> OpenAnswer:
+        """Read questions from forks of what was encoded, all in one pass.
 
         Args:
-            encoded: stays as it is; its keys are shared, not copied.
-            suffixes: one or several, each of a sequence of its own.
+            asked: each with its video, which stays as it is; its keys are shared, not copied.
 
         Law: each is read as it would be alone.
         """
-        state = encoded.state
-        # At the start of time there is nothing to continue, for any number of sequences.
-        forked = state if state.sequences is None else state.fork(len(suffixes))
+        state, suffixes = fork_each([v.state for v, _ in asked]), [tokens for _, tokens in asked]
         with side_by_side(self.looks) as spread:
-            out, state = self._run(suffixes, None, forked, more=False, spread=spread)
+            out, state = self._run(suffixes, None, state, more=False, spread=spread)
         return OpenAnswer(logits=self.model.decoder.logits(last_of_each(out)), state=state)
 
     def context_notes(self, tokens: int) -> tuple[str, ...]:
@@ -371,28 +372,3 @@ class VideoEncoder:
             clip_frames=self.chunks.clip_frames,
             workers=self.workers,
         )
-
-
-def decode_size(info: VideoInfo, image: ImageConfig) -> Size:
-    """Rows and columns to decode at, so that nothing larger than needed is ever held.
-
-    Args:
-        info: of the video.
-        image: what the vision tower reads.
-
-    Returns:
-        The tower's square for a plain resize; otherwise the frame's own shape, scaled so that the
-        square is cut from it or filled by it.
-    """
-    return fitted((info.height, info.width), image)
-
-
-def fitted(sides: Size, image: ImageConfig) -> Size:
-    """As `decode_size`, from rows and columns as shown."""
-    if not image.do_resize:
-        return sides
-    if image.resize is Resize.NAIVE:
-        return image.size, image.size
-    reference = min(sides) if image.resize is Resize.CROP else max(sides)
-    height, width = (max(1, round(image.size * side / reference)) for side in sides)
-    return height, width

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ __all__ = [
     "PendingTransfer",
     "check_sequences",
     "extend",
+    "fork_each",
     "stack",
 ]
 
@@ -206,6 +208,23 @@ def stack(states: Sequence[DecoderState]) -> DecoderState:
         tuple(_stack_memories(parts, counts) for parts in layers),
         tuple(_stack_pending(parts, counts) for parts in sites),
     )
+
+
+def fork_each(states: Sequence[DecoderState]) -> DecoderState:
+    """One state whose sequence i continues the only one of `states[i]`, sharing its keys.
+
+    Args:
+        states: the same one several times in a row is forked once. At the start of time there is
+            nothing to continue: such a state can be repeated, but not beside others.
+
+    Raises:
+        LayoutError: several sequences in one, or one that has begun beside one that has not.
+    """
+    forks: list[DecoderState] = []
+    for _, same in groupby(states, key=id):
+        state, *more = same
+        forks.append(state if state.sequences is None else state.fork(1 + len(more)))
+    return stack(forks)
 
 
 def check_sequences(state: DecoderState, sequences: int) -> None:

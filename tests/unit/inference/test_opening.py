@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -37,7 +39,7 @@ def test_questions_in_one_pass_are_each_alone(
     asked: tuple[Engine, EncodedVideo, list[PromptTokens]],
 ) -> None:
     engine, encoded, suffixes = asked
-    together = open_answers(engine.encoder, encoded, suffixes)
+    together = open_answers(engine.encoder, [(encoded, s) for s in suffixes])
     assert [prompt.state.sequences for prompt in together] == [5]
     alone = [engine.encoder.open_answer(encoded, suffix) for suffix in suffixes]
     want = torch.cat([prompt.logits for prompt in alone])
@@ -51,13 +53,48 @@ def test_no_pass_holds_more_parked_tokens_than_allowed(
     parked = [part for site in encoded.state.pending if site for part in site.parked]
     size = sum(part.hidden.nbytes for part in parked)
     monkeypatch.setattr(opening, "PARKED_AT_ONCE", 2 * size + 1)
-    groups = open_answers(engine.encoder, encoded, suffixes)
+    groups = open_answers(engine.encoder, [(encoded, s) for s in suffixes])
     assert [prompt.state.sequences for prompt in groups] == ([2, 2, 1] if parked else [5])
     monkeypatch.setattr(opening, "PARKED_AT_ONCE", 1)
-    single = open_answers(engine.encoder, encoded, suffixes)
+    single = open_answers(engine.encoder, [(encoded, s) for s in suffixes])
     assert len(single) == (5 if parked else 1)
     got, want = (torch.cat([prompt.logits for prompt in run]) for run in (groups, single))
     close("scores", got=got, want=want, tol=TOL.cuts.f64)
+
+
+@pytest.mark.parametrize("sites", ["plain", "transv"])
+def test_questions_about_several_videos_are_read_in_one_pass(
+    sites: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = toy_engine(sites)
+    films = [engine.encode(noise(frames, seed=frames)) for frames in (5, 3)]
+    plans = [engine.processor.plan_question(q, video=VideoPart(source="v")) for q in QUESTIONS[:3]]
+    suffixes = [engine.encoder.suffix(p, duration_seconds=5.0, num_frames=5) for p in plans]
+    asked = list(zip([films[0], films[0], films[1]], suffixes, strict=True))
+    (together,) = open_answers(engine.encoder, asked)
+    for before, after in zip(films[1].state.memories, together.state.memories, strict=True):
+        if isinstance(before, AttentionMemory):
+            assert isinstance(after, AttentionMemory)
+            assert after.shared[2] is not None
+            assert after.shared[2].k.data_ptr() == before.k.data_ptr()
+    alone = [engine.encoder.open_answer(film, suffix) for film, suffix in asked]
+    want = torch.cat([prompt.logits for prompt in alone])
+    close("scores", got=together.logits, want=want, tol=TOL.cuts.f64)
+    monkeypatch.setattr(opening, "PARKED_AT_ONCE", 1)
+    assert len(open_answers(engine.encoder, asked)) == (3 if sites == "transv" else 1)
+
+
+def test_what_has_not_begun_is_read_apart() -> None:
+    engine = toy_engine("plain")
+    film = engine.encode(noise(3))
+    empty = replace(film, state=engine.model.decoder.start())
+    plan = engine.processor.plan_question("What?", video=VideoPart(source="v"))
+    suffix = engine.encoder.suffix(plan, duration_seconds=3.0, num_frames=3)
+    opened = open_answers(engine.encoder, [(n, suffix) for n in (film, empty, empty, film)])
+    assert [prompt.state.sequences for prompt in opened] == [1, 2, 1]
+    want = engine.encoder.open_answer(empty, suffix).logits
+    close("scores", got=opened[1].logits[1:], want=want, tol=TOL.cuts.f64)
+    assert open_plans(lambda _: engine.encoder, [], AskOptions()) == ([], [])
 
 
 def test_a_question_copies_no_key_of_the_video(
@@ -85,7 +122,8 @@ def test_each_question_has_a_writer_and_the_time_of_its_pass() -> None:
     shown = VideoPart(source="video")
     plans = [engine.processor.plan_question(q, video=shown) for q in QUESTIONS[:2]]
     options = AskOptions(max_new_tokens=7)
-    questions, opened = open_plans(engine.encoder, encoded, plans, options)
+    pairs = [(encoded, plan) for plan in plans]
+    questions, opened = open_plans(lambda _: engine.encoder, pairs, options)
     assert [one.encoded for one in questions] == [encoded] * 2
     assert [one.writer.most for one in questions] == [7, 7]
     assert questions[0].writer is not questions[1].writer
