@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -48,14 +49,23 @@ class Pile:
         bare = filled[0].hidden.new_empty(len(kinds), 0)
         return cls(tuple(filled), Tokens(bare, kinds, lengths))
 
+    @cached_property
+    def edges(self) -> NDArray[np.int64]:
+        """Where each part begins, and the end of the last."""
+        return np.cumsum([0, *(len(part.kinds) for part in self.parts)], dtype=np.int64)
+
     def pieces(self, places: NDArray[np.int64]) -> Iterator[Tokens]:
         """The tokens at ascending `places`, part by part."""
-        start = 0
-        for part in self.parts:
-            first, last = np.searchsorted(places, (start, start + len(part.kinds)))
+        if not len(places):
+            return
+        begin = int(np.searchsorted(self.edges, places[0], side="right")) - 1
+        end = int(np.searchsorted(self.edges, places[-1], side="right"))
+        cuts = np.searchsorted(places, self.edges[begin : end + 1])
+        for part, start, first, last in zip(
+            self.parts[begin:end], self.edges[begin:end], cuts[:-1], cuts[1:], strict=True
+        ):
             if last > first:
                 yield part.take(places[first:last] - start)
-            start += len(part.kinds)
 
     def take(self, places: NDArray[np.int64]) -> Tokens:
         """The tokens at ascending `places`; beside them there is never more than a part."""
@@ -63,6 +73,15 @@ class Pile:
             return self.parts[0].take(places)
         (hidden,) = in_one(((piece.hidden,) for piece in self.pieces(places)), len(places))
         return Tokens(hidden, self.outline.kinds[places], self.outline.counts(places))
+
+    def blocks(self, places: NDArray[np.int64]) -> Iterator[Float[Tensor, "token hidden"]]:
+        """Hidden states at ascending `places`, so many at once that products of them pay.
+
+        All blocks but the last are of one size, wherever the places lie: a matrix library plans
+        anew for every other number of rows, which takes longer than the product.
+        """
+        for first in range(0, len(places), AT_ONCE):
+            yield self.take(places[first : first + AT_ONCE]).hidden
 
     def sequence(self, number: int, count: int) -> Iterator[Float[Tensor, "token hidden"]]:
         """Hidden states of the first `count` tokens of a sequence, in order, in parts."""

@@ -50,10 +50,8 @@ class Transfer(nn.Module):
             places: of the dropped tokens, ascending, at least one.
             memory: what was dropped before.
         """
-        pieces = (
-            (self.k_proj(dropped.hidden), self.v_proj(dropped.hidden))
-            for dropped in pile.pieces(places)
-        )
+        blocks = pile.blocks(places)
+        pieces = ((self.k_proj(dropped), self.v_proj(dropped)) for dropped in blocks)
         k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in in_one(pieces, len(places)))
         return extend(memory, k, v, lengths=pile.outline.counts(places))
 

@@ -51,6 +51,18 @@ def test_choosing_from_a_pile_is_choosing_from_its_parts_joined(sequences, share
         )
 
 
+@pytest.mark.parametrize("sequences", [1, 3])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_blocks_are_of_one_size_wherever_the_places_lie(sequences, share, monkeypatch):
+    monkeypatch.setattr("timeviper.model.pile.AT_ONCE", 4)
+    pile, whole = Pile.of(parts(sequences)), join(parts(sequences))
+    places = np.flatnonzero(np.random.default_rng(2).random(len(whole.kinds)) < share)
+    found = list(pile.blocks(places))
+    assert all(len(block) == 4 for block in found[:-1])
+    assert [len(block) for block in found[-1:]] == ([(len(places) - 1) % 4 + 1] if share else [])
+    assert torch.equal(torch.cat([*found, whole.hidden[:0]]), whole.hidden[places])
+
+
 def test_a_part_that_stays_whole_is_not_copied():
     one_part = parts()[0]
     pile = Pile.of([one_part, parts()[1]])
