@@ -39,12 +39,12 @@ BATCHES = (128, 64, 256)
 CHECKED = 4
 # What the features may differ by, relative to float32, before a time is refused.
 MOST = {"bfloat16": 3e-2, "fp8": 2e-1}
-# Other sizes of the FP8 passes: constants of `ops.fp8_product_triton`.
+# Other sizes of the FP8 passes: rows and warps of a program, constants of their modules.
 SWEEP = (
-    ("_ACTIVATION", (1, 4, 4)),
-    ("_ACTIVATION", (1, 1, 8)),
-    ("_NORM", (4, 4, 4)),
-    ("_NORM", (1, 4, 1)),
+    ("linear_triton", {"_GELU_WARPS": 4}),
+    ("linear_triton", {"_GELU_WARPS": 1}),
+    ("fp8_product_triton", {"_ROWS": 2}),
+    ("fp8_product_triton", {"_ROWS": 8, "_WARPS": 8}),
 )
 _BEGAN = time.perf_counter()
 
@@ -185,12 +185,12 @@ class Bench:
     def sweep(self) -> None:
         """Other ways to spread the passes of FP8: rows at once, walks, warps of a program."""
         pixels = self.pixels(self.peer_batch)
-        kernels = import_module("timeviper.ops.fp8_product_triton")
-        for name, sizes in SWEEP:
-            before = getattr(kernels, name)
-            setattr(kernels, name, sizes)
-            self.time(f"fp8 with {name} {sizes}", lambda: self.fp8(pixels), len(pixels), self.used)
-            setattr(kernels, name, before)
+        for module, sizes in SWEEP:
+            kernels = import_module(f"timeviper.ops.{module}")
+            before = {name: getattr(kernels, name) for name in sizes}
+            vars(kernels).update(sizes)
+            self.time(f"fp8 with {sizes}", lambda: self.fp8(pixels), len(pixels), self.used)
+            vars(kernels).update(before)
 
     def peers(self, *, compiled: bool) -> None:
         """Transformers on the same weights, whole and without the layer that is not needed."""

@@ -250,11 +250,6 @@ _TABLE = MappingProxyType(
                 probe=linear_torch.probe_emulation,
             ),
         ),
-        "quantize_product": _torch_or_triton(
-            fp8_product_torch.quantize_product,
-            "plain torch",
-            kernels="timeviper.ops.fp8_product_triton:quantize_product",
-        ),
         "add_product": _torch_or_triton(
             fp8_product_torch.add_product,
             "plain torch",

@@ -1,8 +1,9 @@
-"""FP8 products whose rows are scaled later, by the pass that reads them anyway.
+"""FP8 products at the device's full rate: one scale for the rows, or theirs applied later.
 
-The device multiplies fastest when a weight has one scale and the rows have none. So a product
-leaves its rows in units of their own scales, and the next norm or activation, which is bound by
-memory, multiplies them and adds the bias while it has each row in registers.
+The device multiplies fastest when a weight has one scale and the rows have one or none. What a norm
+gives has a scale that is known beforehand. Where each row has its own, a product leaves its rows in
+units of them, and the next norm, which is bound by memory, multiplies them and adds the bias while
+it has each row in registers.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timeviper.ops import backend as backends
-from timeviper.ops.fp8 import Activation, Quantized, refuse_gradients
-from timeviper.ops.product import Fp8Weight, Product
+from timeviper.ops.fp8 import Quantized, refuse_gradients
+from timeviper.ops.product import Fp8Norm, Fp8Rows, Fp8Weight, Product
 
 
 def fp8_product(
@@ -33,29 +34,30 @@ def fp8_product(
         ConfigError: an unknown backend, or a device without FP8.
     """
     chosen = backends.choose("fp8_product", backend, device_type=x.values.device.type)
-    sums: Tensor = chosen.run(x.values.flatten(0, -2), weight)
+    sums: Tensor = chosen.run(x.values.flatten(0, -2), weight, None, None)
     return Product(sums.unflatten(0, x.values.shape[:-1]), x.scales, bias)
 
 
-def quantize_product(
-    product: Product, *, activation: Activation = "none", backend: str | None = None
-) -> Quantized:
-    """Finish a product, activate it and round its rows to e4m3.
+def fp8_rows_product(
+    x: Fp8Rows, weight: Fp8Weight, bias: Float[Tensor, "out"], *, backend: str | None = None
+) -> Float[Tensor, "... out"]:
+    """Multiply FP8 rows that have one scale by an FP8 weight, and add a bias, at once.
 
     Args:
-        product: as `fp8_product` leaves it.
-        activation: computed in float32 in the same pass.
+        x: `(..., in)`.
+        weight: `(out, in)` with one scale.
+        bias: one number an output channel.
         backend: name of an implementation; None leaves the choice to the registry.
 
     Returns:
-        Values and one scale a row.
+        The product in bfloat16.
 
     Raises:
-        ConfigError: a gradient is wanted, or an unknown backend.
+        ConfigError: an unknown backend, or a device without FP8.
     """
-    refuse_gradients(*product)
-    device = product.sums.device.type
-    return backends.choose("quantize_product", backend, device_type=device).run(product, activation)
+    chosen = backends.choose("fp8_product", backend, device_type=x.values.device.type)
+    sums: Tensor = chosen.run(x.values.flatten(0, -2), weight, x.scale, bias)
+    return sums.unflatten(0, x.values.shape[:-1])
 
 
 def add_product(
@@ -82,21 +84,17 @@ def add_product(
 def add_product_norm(
     stream: Float[Tensor, "... width"],
     update: Product | Float[Tensor, "... width"] | None,
-    weight: Float[Tensor, "width"],
-    bias: Float[Tensor, "width"],
+    norm: Fp8Norm,
     *,
-    eps: float,
     backend: str | None = None,
-) -> tuple[Float[Tensor, "... width"], Quantized]:
-    """Add an update to the stream, norm the sum and round the norm's rows to e4m3.
+) -> tuple[Float[Tensor, "... width"], Fp8Rows]:
+    """Add an update to the stream, norm the sum and round the norm to e4m3.
 
     Args:
         stream: vectors along the last axis.
         update: what is added: a product to be finished, plain numbers, or None where nothing was
             added yet.
-        weight: the norm's factors, one a channel.
-        bias: the norm's bias, one number a channel.
-        eps: added to the variance.
+        norm: with the scale of its results.
         backend: name of an implementation; None leaves the choice to the registry.
 
     Returns:
@@ -107,4 +105,5 @@ def add_product_norm(
     """
     refuse_gradients(stream, *(update if isinstance(update, Product) else (update,)))
     chosen = backends.choose("add_product_norm", backend, device_type=stream.device.type)
-    return chosen.run(stream, update, weight, bias, eps)
+    total, values = chosen.run(stream, update, norm)
+    return total, Fp8Rows(values, norm.scale)

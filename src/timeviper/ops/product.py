@@ -1,4 +1,4 @@
-"""What an FP8 product is before its rows are scaled, and a weight for such products."""
+"""What FP8 products are made of: weights and rows with one scale, sums before theirs."""
 
 from __future__ import annotations
 
@@ -34,6 +34,48 @@ class Fp8Weight(NamedTuple):
             )
         scale = weight.abs().amax().float().clamp(min=LEAST) / MOST
         return cls((weight.float() / scale).to(E4M3), scale)
+
+
+class Fp8Rows(NamedTuple):
+    """Rows in FP8 with one scale that was known before them: `values * scale` is meant."""
+
+    values: Float[Tensor, "... width"]
+    scale: Float[Tensor, ""]
+
+    def dequantized(self) -> Float[Tensor, "... width"]:
+        """The numbers they stand for, in float32."""
+        return self.values.float() * self.scale
+
+
+class Fp8Norm(NamedTuple):
+    """A layer norm whose results are e4m3 numbers, times one scale.
+
+    What is brought to zero mean and unit variance over n channels is nowhere larger than the root
+    of n. So the scale is known before any row: the largest result that can be becomes the largest
+    number, no row has to be searched, and e4m3's own exponents take what is small.
+
+    Args:
+        weight: the norm's factors in units of the scale.
+        bias: the norm's bias in units of the scale.
+        scale: of the results.
+        eps: added to the variance.
+    """
+
+    weight: Float[Tensor, " width"]
+    bias: Float[Tensor, " width"]
+    scale: Float[Tensor, ""]
+    eps: float
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls, weight: Float[Tensor, " width"], bias: Float[Tensor, " width"], eps: float
+    ) -> Fp8Norm:
+        """The norm with these factors and this bias."""
+        wide, offset = weight.float(), bias.float()
+        largest = (wide.abs() * len(wide) ** 0.5 + offset.abs()).amax()
+        scale = largest.clamp(min=LEAST) / MOST
+        return cls(wide / scale, offset / scale, scale, eps)
 
 
 class Product(NamedTuple):

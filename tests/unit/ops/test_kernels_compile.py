@@ -62,7 +62,7 @@ check("add, norm, round", row, WHOLE, ROW | UNGATED)
 check("norm, round", row, WHOLE, ROW | UNGATED | ALONE)
 check("gate, norm, round", row, WHOLE, ROW | ALONE)
 ROUND = dict(SIZE=96, ALIGN=16, ROWS=4, BLOCK=128)
-for activation in ("none", "relu2", "gelu_tanh"):
+for activation in ("none", "relu2"):
     check("round", linear_triton._quantize_kernel, WHOLE | {"values": E4M3},
           ROUND | {"ACTIVATION": activation})
 """
@@ -70,5 +70,5 @@ for activation in ("none", "relu2", "gelu_tanh"):
 
 def test_every_kernel_compiles_for_an_h100(tmp_path: Path) -> None:
     built = compiled(_COMPILE, tmp_path)
-    assert len(built) == 19
+    assert len(built) == 18
     assert all("cubin" in kernel["stages"] for kernel in built)

@@ -15,11 +15,12 @@ import json
 import triton, triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from timeviper.ops import fp8_product_triton, layer_norm_triton
+from timeviper.ops import fp8_product_triton, layer_norm_triton, linear_triton
 
 LOW, HIGH, E4M3 = "*bf16", "*fp32", "*fp8e4nv"
 TYPES = dict(stream=LOW, update=LOW, weight=LOW, bias=LOW, total=LOW, normed=LOW, sums=LOW,
-             row_scales=HIGH, factors=LOW, offsets=LOW, values=E4M3, scales=HIGH, count="i32")
+             row_scales=HIGH, factors=HIGH, offsets=HIGH, values=E4M3, scales=HIGH, x=LOW,
+             count="i32", x_step="i32")
 
 def check(name, kernel, warps, **constants):
     taken = {n: v for n, v in constants.items() if n in kernel.arg_names}
@@ -29,26 +30,22 @@ def check(name, kernel, warps, **constants):
     print(json.dumps({"name": name, "stages": list(built.asm), "ptx": built.asm["ptx"]}))
 
 WIDE, INNER = dict(SIZE=1152, HEAD=1024, TAIL=128), dict(SIZE=4304, HEAD=4096, TAIL=256)
-norm, step = fp8_product_triton._norm_kernel, fp8_product_triton._activation_kernel
-rows, tiles, warps = fp8_product_triton._NORM
-SHAPE = dict(ROWS=rows, TILES=tiles, EPS=1e-6)
+norm, warps = fp8_product_triton._norm_kernel, fp8_product_triton._WARPS
+SHAPE = dict(ROWS=fp8_product_triton._ROWS, EPS=1e-6)
 check("add, norm", layer_norm_triton._kernel, 4, WORK=tl.float32, ROWS=4, EPS=1e-6, **WIDE)
 check("finish, add, norm, round", norm, warps, **SHAPE, **WIDE)
 check("norm, round", norm, warps, sums=None, row_scales=None, bias=None, total=None, **SHAPE,
       **WIDE)
 check("add, norm, round", norm, warps, row_scales=None, bias=None, **SHAPE, **WIDE)
-check("finish, add", norm, warps, factors=None, offsets=None, values=None, scales=None, **SHAPE,
-      **WIDE)
-rows, tiles, warps = fp8_product_triton._ACTIVATION
-for name in ("none", "relu2", "gelu_tanh"):
-    check("finish, activate, round", step, warps, ROWS=rows, TILES=tiles, ACTIVATION=name,
-          FAST=True, **INNER)
+check("finish, add", norm, warps, factors=None, offsets=None, values=None, **SHAPE, **WIDE)
+check("activate, round", linear_triton._gelu_kernel, linear_triton._GELU_WARPS, ALIGN=16,
+      ROWS=linear_triton._GELU_ROWS, FAST=True, **INNER)
 """
 
 
 def test_every_kernel_compiles_for_an_h100(tmp_path: Path) -> None:
     built = compiled(_COMPILE, tmp_path)
-    assert len(built) == 8
+    assert len(built) == 6
     assert all("cubin" in kernel["stages"] for kernel in built)
     # One instruction, not a formula of five, ends the GELU of a row.
     assert "tanh.approx.f32" in built[-1]["ptx"]

@@ -14,13 +14,12 @@ from timeviper.model.config import VisionConfig
 from timeviper.model.vision.fp8 import quantize_tower_
 from timeviper.model.vision.towers import build_tower
 from timeviper.ops import backend
-from timeviper.ops.fp8 import Quantized
-from timeviper.ops.fp8_product import add_product, add_product_norm, fp8_product, quantize_product
+from timeviper.ops.fp8_product import add_product, add_product_norm, fp8_product, fp8_rows_product
 from timeviper.ops.layer_norm import add_layer_norm
 from timeviper.ops.linear import quantize
 from timeviper.ops.linear_gelu import linear_gelu
 from timeviper.ops.patch_attention import patch_attention
-from timeviper.ops.product import Fp8Weight, Product
+from timeviper.ops.product import Fp8Norm, Fp8Weight, Product
 
 pytestmark = pytest.mark.gpu
 
@@ -88,26 +87,35 @@ def test_sum_and_norm(rows: int) -> None:
         close("gradient", got=a, want=b, tol=2 * TOL.norm.bf16)
 
 
-def _low(got: Quantized, want: Tensor) -> None:
-    close("rows", got=got.dequantized(), want=want, tol=TOL.fp8.f32)
-
-
 @pytest.mark.parametrize("rows", [1, 7, 999])
 def test_passes_that_finish_products(rows: int) -> None:
     x, weight, bias = _draw(rows, WIDTH), _draw(INNER, WIDTH, scale=0.03), _draw(INNER)
     product = fp8_product(quantize(x), Fp8Weight.of(weight), bias)
     close("product", got=product.finished(), want=F.linear(x, weight, bias), tol=2 * TOL.fp8.f32)
-    exact = product.sums.double() * product.scales.double() + bias.double()
-    low = quantize_product(product, activation="gelu_tanh")
-    _low(low, F.gelu(exact, approximate="tanh"))
+    inner = product.finished().bfloat16()
+    want = F.gelu(inner.double(), approximate="tanh")
+    close(
+        "gelu",
+        got=quantize(inner, activation="gelu_tanh").dequantized(),
+        want=want,
+        tol=TOL.fp8.f32,
+    )
     stream, factor, offset = _draw(rows, WIDTH), _draw(WIDTH), _draw(WIDTH)
     added = Product(_draw(rows, WIDTH), torch.rand(rows, 1, device="cuda"), offset)
-    total, normed = add_product_norm(stream, added, factor, offset, eps=1e-6)
+    total, normed = add_product_norm(stream, added, Fp8Norm.of(factor, offset, 1e-6))
     assert torch.equal(total, add_product(stream, added))
     want = stream.double() + added.sums.double() * added.scales.double() + offset.double()
     close("sum", got=total, want=want, tol=TOL.norm.bf16)
     high = (t.double() for t in (total, factor, offset))
-    _low(normed, F.layer_norm(next(high), (WIDTH,), *high, 1e-6))
+    want = F.layer_norm(next(high), (WIDTH,), *high, 1e-6)
+    close("norm", got=normed.dequantized(), want=want, tol=TOL.fp8.f32)
+    got = fp8_rows_product(normed, Fp8Weight.of(weight), bias)
+    close(
+        "finished",
+        got=got,
+        want=F.linear(want.float(), weight.float(), bias.float()),
+        tol=2 * TOL.fp8.f32,
+    )
 
 
 def test_towers_with_odd_numbers_of_frames() -> None:

@@ -1,8 +1,8 @@
 """A SigLIP layer with FP8 products, for inference; made from a layer with trained weights.
 
-Rows are rounded to e4m3 by the passes that write them, each row by its own scale: the norms and the
-GELU. Attention and the product after it stay in bfloat16: a pass that rounds what attention writes
-would take longer than that product gains.
+Rows are rounded to e4m3 by the passes that write them: those of a norm by one scale that is known
+beforehand, those of the GELU each by its own. Attention and the product after it stay in bfloat16:
+a pass that rounds what attention writes would take longer than that product gains.
 """
 
 from __future__ import annotations
@@ -16,25 +16,54 @@ from timeviper.model.vision.layer import SiglipLayer
 from timeviper.model.vision.siglip import Siglip2Tower, SiglipTower
 from timeviper.model.vision.tower import VisionTower
 from timeviper.ops.fp8 import MULTIPLE, Quantized
-from timeviper.ops.fp8_product import add_product_norm, fp8_product, quantize_product
-from timeviper.ops.linear import fp8_linear, quantize
+from timeviper.ops.fp8_product import add_product_norm, fp8_product, fp8_rows_product
+from timeviper.ops.linear import quantize
 from timeviper.ops.patch_attention import patch_attention
-from timeviper.ops.product import Fp8Weight, Product
+from timeviper.ops.product import Fp8Norm, Fp8Rows, Fp8Weight, Product
 
 
 @final
 class Fp8Product(nn.Module):
-    """A linear layer in FP8 whose rows are scaled by the pass that reads them."""
+    """A linear layer in FP8 whose weight has one scale.
 
-    def __init__(self, linear: nn.Linear) -> None:
+    Args:
+        weight: `(out, in)`.
+        bias: one number an output channel.
+    """
+
+    def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, "out"]) -> None:
         super().__init__()
-        weight = Fp8Weight.of(linear.weight)
-        self.values, self.scale = nn.Buffer(weight.values), nn.Buffer(weight.scale)
-        self.bias = nn.Buffer(linear.bias.detach())
+        low = Fp8Weight.of(weight)
+        self.values, self.scale = nn.Buffer(low.values), nn.Buffer(low.scale)
+        self.bias = nn.Buffer(bias.detach())
 
-    def forward(self, x: Quantized) -> Product:
-        """The product before its scales and its bias."""
+    def forward(self, x: Fp8Rows) -> Float[Tensor, "... out"]:
+        """The product."""
+        return fp8_rows_product(x, Fp8Weight(self.values, self.scale), self.bias)
+
+    def unfinished(self, x: Quantized) -> Product:
+        """The product of rows that each have a scale, before theirs and the bias."""
         return fp8_product(x, Fp8Weight(self.values, self.scale), self.bias)
+
+
+@final
+class Fp8LayerNorm(nn.Module):
+    """A layer norm that adds what waits to the stream and rounds its results to e4m3."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        folded = Fp8Norm.of(norm.weight, norm.bias, norm.eps)
+        self.weight, self.bias = nn.Buffer(folded.weight), nn.Buffer(folded.bias)
+        self.scale, self.eps = nn.Buffer(folded.scale), norm.eps
+
+    def forward(
+        self,
+        stream: Float[Tensor, "frame patch width"],
+        update: Product | Float[Tensor, "frame patch width"] | None,
+    ) -> tuple[Float[Tensor, "frame patch width"], Fp8Rows]:
+        """The stream with its update, and the norm of that."""
+        norm = Fp8Norm(self.weight, self.bias, self.scale, self.eps)
+        return add_product_norm(stream, update, norm)
 
 
 @final
@@ -43,38 +72,23 @@ class Fp8Layer(nn.Module):
 
     def __init__(self, layer: SiglipLayer) -> None:
         super().__init__()
-        self.num_heads = layer.self_attn.num_heads
-        self.layer_norm1, self.layer_norm2 = layer.layer_norm1, layer.layer_norm2
-        weight, bias = layer.self_attn.packed()
-        packed = quantize(weight.detach())
-        self.values, self.scales = nn.Buffer(packed.values), nn.Buffer(packed.scales)
-        self.bias = nn.Buffer(bias.detach())
-        self.out_proj = layer.self_attn.out_proj
-        self.fc1, self.fc2 = Fp8Product(layer.mlp.fc1), Fp8Product(layer.mlp.fc2)
+        attention, mlp = layer.self_attn, layer.mlp
+        self.num_heads = attention.num_heads
+        self.norm1, self.norm2 = Fp8LayerNorm(layer.layer_norm1), Fp8LayerNorm(layer.layer_norm2)
+        self.project = Fp8Product(*attention.packed())
+        self.out_proj = attention.out_proj
+        self.fc1 = Fp8Product(mlp.fc1.weight, mlp.fc1.bias)
+        self.fc2 = Fp8Product(mlp.fc2.weight, mlp.fc2.bias)
 
     def forward(
         self, stream: Float[Tensor, "frame patch width"], update: Product | None
     ) -> tuple[Float[Tensor, "frame patch width"], Product]:
         """Run the layer; the update waits as an unfinished product."""
-        stream, normed = self.add_norm(stream, update, self.layer_norm1)
+        stream, normed = self.norm1(stream, update)
         attended = patch_attention(self.project(normed), self.num_heads)
-        stream, normed = self.add_norm(stream, self.out_proj(attended), self.layer_norm2)
-        inner = quantize_product(self.fc1(normed), activation="gelu_tanh")
-        return stream, self.fc2(inner)
-
-    def project(self, x: Quantized) -> Float[Tensor, "frame patch three_widths"]:
-        """Queries, keys and values beside each other."""
-        weight = Quantized(self.values, self.scales)
-        return fp8_linear(x, weight, self.bias, dtype=self.bias.dtype)
-
-    def add_norm(
-        self,
-        stream: Float[Tensor, "frame patch width"],
-        update: Product | Float[Tensor, "frame patch width"] | None,
-        norm: nn.LayerNorm,
-    ) -> tuple[Float[Tensor, "frame patch width"], Quantized]:
-        """The stream with its update, and the norm of that in FP8."""
-        return add_product_norm(stream, update, norm.weight, norm.bias, eps=norm.eps)
+        stream, normed = self.norm2(stream, self.out_proj(attended))
+        inner = quantize(self.fc1(normed), activation="gelu_tanh")
+        return stream, self.fc2.unfinished(inner)
 
 
 def quantize_tower_(tower: VisionTower) -> tuple[str, ...]:
