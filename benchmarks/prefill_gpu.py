@@ -5,8 +5,8 @@
 
 Weights and vision tokens are random; sizes are the preset's own. First the same tokens are read
 under two cuts and must give the same scores of the next token. --peer also times Qwen2.5-7B of
-transformers, one shot, in the same call. --marks prints the seconds at 1k, 10k, 30k, ... frames
-on the way of the longest one. --at times two chunks behind so many frames whose keys are random
+transformers, one shot, in the same call. --marks tells seconds and milliseconds a frame at 1k, 10k,
+30k, ... frames on the way. --at times two chunks behind so many frames whose keys are random
 numbers instead of having been read: what a chunk and a question cost there, and that it fits.
 --profile prints the kernels of chunks and of a question there.
 """
@@ -69,23 +69,28 @@ def vision_tokens(hidden: Tensor) -> Tokens:
 
 
 def read(
-    decoder: Decoder, frames: int, chunk: int, marks: dict[int, float] | None = None
+    decoder: Decoder, frames: int, chunk: int, marks: dict[int, dict[str, float]] | None = None
 ) -> DecoderState:
-    """Read frames in chunks as the engine does; where `marks` are wanted, seconds at each."""
+    """Read frames in chunks as the engine does; where `marks` are wanted, times at each."""
     began, state = time.perf_counter(), None
     total = frames * TOKENS_A_FRAME
     for start in range(0, total, chunk):
         count = min(chunk, total - start)
+        passed = [m for m in MARKS if start < m * TOKENS_A_FRAME <= start + count]
+        if marks is not None and passed:
+            wait()
+        here = time.perf_counter()
         # The same few blocks again and again: what is read does not change the work.
         tokens = vision_tokens(vision(decoder, count, seed=start % 7))
         _, state = decoder.run(tokens, state, more=True, only_last=True)
         if start == 0:
             state = state.reserve(total / count, 1024)
-        done = (start + count) // TOKENS_A_FRAME
-        for mark in MARKS if marks is not None else ():
-            if mark <= done and mark not in marks:
-                wait()
-                marks[mark] = time.perf_counter() - began
+        if marks is not None and passed:
+            wait()
+            now = time.perf_counter()
+            each = (now - here) * 1e3 * TOKENS_A_FRAME / count
+            marks |= {mark: {"seconds": now - began, "ms_a_frame": each} for mark in passed}
+            print(marks[passed[-1]], "at", passed[-1], "frames", flush=True)
     wait()
     return state
 
@@ -187,7 +192,7 @@ def measure(decoder: Decoder, frames: int, chunk: int, *, marks: bool) -> dict[s
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    on_the_way: dict[int, float] | None = {} if marks else None
+    on_the_way: dict[int, dict[str, float]] | None = {} if marks else None
     began = time.perf_counter()
     state = read(decoder, frames, chunk, on_the_way)
     record: dict[str, Any] = {"frames": frames, "prefill_s": time.perf_counter() - began}
@@ -205,7 +210,7 @@ def measure(decoder: Decoder, frames: int, chunk: int, *, marks: bool) -> dict[s
     if torch.cuda.is_available():
         record["question_peak_gib"] = peak_gib()
     if on_the_way is not None:
-        record["seconds_at"] = on_the_way
+        record["on_the_way"] = on_the_way
     return record
 
 
