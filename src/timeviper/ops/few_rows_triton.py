@@ -68,20 +68,16 @@ def cut_of(outputs: int, width: int, *, parts: bool, rows: int = 1) -> Cut:
     return replace(cut, rows=tile, width=min(cut.width, 64), stages=5 if cut.channels < 128 else 4)
 
 
-def many_cut_of(outputs: int, rows: int) -> Cut:
+def many_cut_of(rows: int) -> Cut:
     """The cut for the product of some hundred rows.
 
     Args:
-        outputs: rows of the weight.
         rows: how many; they do not change the kind of instruction.
     """
     if rows <= 64:
         tile = max(_FEWEST_ROWS, triton.next_power_of_2(rows))
         return Cut(channels=64, width=128 if tile < 64 else 64, stages=4, rows=tile)
-    wide = -(-outputs // 128) * -(-rows // 128) >= _PROGRAMS // 2
-    if wide:
-        return Cut(channels=128, width=64, stages=4, rows=128, warps=8)
-    return Cut(channels=64, width=64, stages=4, rows=128)
+    return Cut(channels=128, width=64, stages=4, rows=128, warps=8)
 
 
 def _narrow_cut(outputs: int, width: int, *, parts: bool) -> Cut:
@@ -130,7 +126,7 @@ def some_rows(
     if not _takes(x, weight):
         return few_rows_torch.few_rows(x, weight, relu2=relu2)
     y = x.new_empty(len(x), len(weight))
-    _launch(x, weight, y, many_cut_of(len(weight), len(x)), relu2=relu2)
+    _launch_some(x, weight, y, many_cut_of(len(x)), relu2=relu2)
     return y
 
 
@@ -228,6 +224,29 @@ def _launch(x: Tensor, weight: Tensor, y: Tensor, cut: Cut, *, relu2: bool = Fal
         )
 
 
+def _launch_some(x: Tensor, weight: Tensor, y: Tensor, cut: Cut, *, relu2: bool = False) -> None:
+    x = x if x.stride(1) == 1 else x.contiguous()
+    with torch.cuda.device_of(x):
+        # Programs with the same weights follow one another.
+        _some_rows_kernel[-(-len(x) // cut.rows), -(-len(weight) // cut.channels)](
+            x,
+            weight,
+            y,
+            len(x),
+            len(weight),
+            x.stride(0),
+            x.shape[1],
+            EVEN=x.shape[1] % cut.width == 0,
+            ROWS=cut.rows,
+            BLOCK_C=cut.channels,
+            BLOCK_W=cut.width,
+            RELU2=relu2,
+            WHILE=is_interpreted(),
+            num_warps=cut.warps,
+            num_stages=cut.stages,
+        )
+
+
 @no_type_check
 @triton.jit
 def _few_rows_kernel(
@@ -281,6 +300,71 @@ def _few_rows_kernel(
         total = tl.where(total < 0, 0.0, total)
         total = total * total
     out = y + (part * rows + r[None, :]).to(tl.int64) * channels + c[:, None]
+    tl.store(out, total.to(y.dtype.element_ty), mask=there & (c < channels)[:, None])
+
+
+@no_type_check
+@triton.jit
+def _further(
+    total,
+    weights,
+    inputs,
+    there,
+    w,
+    left,
+    EVEN: tl.constexpr,
+):
+    """The sums with some more of the width."""
+    if EVEN:
+        tile = tl.load(weights)
+        some = tl.load(inputs, mask=there, other=0.0)
+    else:
+        inside = w < left
+        tile = tl.load(weights, mask=inside[None, :], other=0.0)
+        some = tl.load(inputs, mask=there & inside[:, None], other=0.0)
+    return tl.dot(tile, some, total)
+
+
+@no_type_check
+@triton.jit
+def _some_rows_kernel(
+    x,
+    weight,
+    y,
+    rows,
+    channels,
+    x_step,
+    width,
+    EVEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+    RELU2: tl.constexpr,
+    WHILE: tl.constexpr,
+):
+    """Some channels of some rows, over the whole width; one kernel for weights of every shape."""
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    w = tl.arange(0, BLOCK_W)
+    weights = weight + tl.minimum(c, channels - 1).to(tl.int64)[:, None] * width + w[None, :]
+    inputs = x + r.to(tl.int64)[None, :] * x_step + w[:, None]
+    there = (r < rows)[None, :]
+    total = tl.zeros([BLOCK_C, ROWS], tl.float32)
+    if WHILE:
+        # The interpreter counts no loop whose end is an argument.
+        start = 0
+        while start < width:
+            total = _further(total, weights + start, inputs + start, there, w, width - start, EVEN)
+            start += BLOCK_W
+    else:
+        for start in range(0, width, BLOCK_W):
+            total = _further(total, weights + start, inputs + start, there, w, width - start, EVEN)
+    if RELU2:
+        # The product is rounded first, as where two kernels do this.
+        total = total.to(x.dtype.element_ty).to(tl.float32)
+        total = tl.where(total < 0, 0.0, total)
+        total = total * total
+    out = y + r.to(tl.int64)[None, :] * channels + c[:, None]
     tl.store(out, total.to(y.dtype.element_ty), mask=there & (c < channels)[:, None])
 
 
