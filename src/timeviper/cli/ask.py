@@ -17,22 +17,25 @@ from timeviper.cli.looking import (
     AsJson,
     Cache,
     CacheGb,
+    Degrading,
     Device,
     End,
     Fps,
     Looking,
     MaxFrames,
     Model,
+    NoTransv,
     NumFrames,
     PrecisionName,
     Start,
+    engine_loader,
     open_store,
-    parse_precision,
 )
 from timeviper.cli.sizes import size
 from timeviper.cli.terminal import messages, print_json, print_note, results
 from timeviper.cli.timeline import Moment, timeline
 from timeviper.core.errors import RequestError
+from timeviper.inference.degrade import Degrade
 from timeviper.inference.files.sealed import SUFFIX, is_state_file
 from timeviper.processing.messages import VideoPart
 from timeviper.processing.timestamps import format_time, parse_times
@@ -75,6 +78,8 @@ def ask(  # noqa: PLR0913
     end: End = None,
     device: Device = None,
     precision: PrecisionName = None,
+    degrade: Degrading = Degrade.SAME_ANSWERS,
+    no_transv: NoTransv = False,
     cache: Cache = None,
     cache_gb: CacheGb = CACHE_GB,
     as_json: AsJson = False,
@@ -88,7 +93,9 @@ def ask(  # noqa: PLR0913
     looking = Looking.parse(
         fps=fps, num_frames=num_frames, max_frames=max_frames, start=start, end=end
     )
-    numbers = parse_precision(precision)
+    load = engine_loader(
+        model, device=device, precision=precision, degrade=degrade, transv=not no_transv
+    )
     # By its content; by its name only where the content is that of no state file.
     if is_state_file(video) or video.suffix == SUFFIX:
         _check_plain(video, looking, cache)
@@ -96,16 +103,12 @@ def ask(  # noqa: PLR0913
         from timeviper.inference.state_info import read_info
 
         read_info(video)
-        from timeviper.inference.engine import Engine
-
-        answers = _ask_file(video, questions, Engine.load(model, device=device, precision=numbers))
+        answers = _ask_file(video, questions, load())
     else:
         from timeviper.video.source import open_video
 
         source, store = open_video(video), open_store(cache, cache_gb)
-        from timeviper.inference.engine import Engine
-
-        engine = Engine.load(model, device=device, precision=numbers)
+        engine = load()
         with following(f"reading {video.name}") as watch:
             answers = _ask_video(
                 engine,

@@ -16,21 +16,24 @@ from timeviper.cli.looking import (
     AsJson,
     Cache,
     CacheGb,
+    Degrading,
     Device,
     End,
     Fps,
     Looking,
     MaxFrames,
     Model,
+    NoTransv,
     NumFrames,
     PrecisionName,
     Start,
+    engine_loader,
     open_store,
-    parse_precision,
 )
 from timeviper.cli.sizes import size
 from timeviper.cli.terminal import messages, print_json, print_note, results
 from timeviper.core.errors import RequestError
+from timeviper.inference.degrade import Degrade
 from timeviper.inference.files.sealed import SUFFIX, is_state_file
 from timeviper.processing.timestamps import format_time
 
@@ -80,6 +83,8 @@ def encode(  # noqa: PLR0913
     end: End = None,
     device: Device = None,
     precision: PrecisionName = None,
+    degrade: Degrading = Degrade.SAME_ANSWERS,
+    no_transv: NoTransv = False,
     cache: Cache = None,
     cache_gb: CacheGb = CACHE_GB,
     as_json: AsJson = False,
@@ -93,7 +98,9 @@ def encode(  # noqa: PLR0913
     looking = Looking.parse(
         fps=fps, num_frames=num_frames, max_frames=max_frames, start=start, end=end
     )
-    numbers = parse_precision(precision)
+    load = engine_loader(
+        model, device=device, precision=precision, degrade=degrade, transv=not no_transv
+    )
     _check_out(video, out, cache)
     if compress not in _FORMATS:
         raise RequestError(
@@ -103,7 +110,6 @@ def encode(  # noqa: PLR0913
 
     source = open_video(video)
     store = open_store(cache, cache_gb)
-    from timeviper.inference.engine import Engine
     from timeviper.inference.files.compress import Compress
 
     wish = _Wish(
@@ -113,7 +119,7 @@ def encode(  # noqa: PLR0913
         compress=Compress(compress),
         pictures=thumbnails,
     )
-    engine = Engine.load(model, device=device, precision=numbers)
+    engine = load()
     record = _run(engine, wish, store, video.name)
     if as_json:
         print_json(record)
@@ -138,7 +144,8 @@ def _run(engine: Engine, wish: _Wish, store: Store | None, name: str) -> dict[st
         encoded, found = _encoded(engine, wish, store, name)
         pictures = _pictures(wish, encoded)
         how = SaveOptions(compress=wish.compress, thumbnails=pictures, source=name)
-        write_state(file, encoded, engine.encoder, how)
+        # Of the model as it was read by: dropping may have been switched on to make it fit.
+        write_state(file, encoded, engine.gate.reader_of(encoded.state), how)
         written = file.tell()
     record = _record(wish, encoded, found)
     return {"file": str(wish.out), "bytes": written, "forecast_bytes": forecast} | record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from timeviper.core.errors import ConfigError, RequestError
+from timeviper.inference.degrade import Degrade
 from timeviper.processing.timestamps import parse_times
 
 if TYPE_CHECKING:
     from timeviper.core.precision import Precision
-    from timeviper.inference.engine import AskOptions
+    from timeviper.inference.engine import AskOptions, Engine
     from timeviper.inference.store import Store
 
 Model = Annotated[str, typer.Option(help="A model that ships, or a checkpoint folder.")]
@@ -30,6 +32,20 @@ PrecisionName = Annotated[
         help="bfloat16, float32, float16, or fp8: faster on GPUs that multiply in it, "
         "a little less exact.",
     ),
+]
+Degrading = Annotated[
+    Degrade,
+    typer.Option(
+        "--degrade",
+        help="What may be changed, and is told, when a video does not fit into memory. "
+        "same-answers: smaller chunks, then keys and values in host memory, which is slower. "
+        "any: before that, tokens are dropped where --no-transv switched it off. "
+        "no: such a video is refused.",
+    ),
+]
+NoTransv = Annotated[
+    bool,
+    typer.Option("--no-transv", help="Read every token, also with a model that drops some."),
 ]
 Cache = Annotated[
     Path | None,
@@ -105,6 +121,32 @@ class Looking:
         from timeviper.inference.engine import AskOptions
 
         return AskOptions(**asdict(self))
+
+
+def engine_loader(
+    model: str, *, device: str | None, precision: str | None, degrade: Degrade, transv: bool
+) -> Callable[[], Engine]:
+    """Read the options about a model and refuse what makes no sense; loads no torch.
+
+    Args:
+        model: one that ships, or a folder.
+        device: where it will run.
+        precision: `--precision`.
+        degrade: `--degrade`.
+        transv: whether the model may drop tokens.
+
+    Returns:
+        Loads the engine.
+    """
+    numbers = parse_precision(precision)
+
+    def load() -> Engine:
+        from timeviper.inference.engine import Engine, Limits
+
+        limits = Limits(degrade=degrade)
+        return Engine.load(model, device=device, precision=numbers, limits=limits, transv=transv)
+
+    return load
 
 
 def parse_precision(name: str | None) -> Precision | None:

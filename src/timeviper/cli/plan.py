@@ -40,6 +40,9 @@ def plan(  # noqa: PLR0913
     no_transv: Annotated[
         bool, typer.Option("--no-transv", help="Reckon without dropping tokens.")
     ] = False,
+    keys_in_host: Annotated[
+        bool, typer.Option("--keys-in-host", help="Reckon with keys and values in host memory.")
+    ] = False,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="First measure this machine, in seconds.")
     ] = False,
@@ -55,6 +58,8 @@ def plan(  # noqa: PLR0913
 
     load, limit = _load(config, count, gpu_gib=gpu_gib, precision=precision, chunk=chunk)
     load = replace(load, batch=batch)
+    if keys_in_host:
+        load = _in_host(load)
     bare = config.decoder.transfer if no_transv else None
     if bare is not None:
         load = with_plan(load, TransferPlan())
@@ -101,9 +106,22 @@ def examine(load: Load, limit: int, *, bare: TransferPlan | None = None) -> dict
         "allocated": told.peak,
         "reserved": told.reserved,
         "device_bytes": told.device_bytes,
+        "host_bytes": told.host_bytes,
         "largest_frames": load.largest(limit),
         "advice": [asdict(one) for one in advise(load, limit, bare=bare)],
     }
+
+
+def _in_host(load: Load) -> Load:
+    from timeviper.inference.ladder import in_host
+
+    if load.setting.device_type == "cpu":
+        raise RequestError(
+            want="a GPU for --keys-in-host",
+            got="a plan for a CPU, whose memory is the host's",
+            do="add --gpu-gib, or leave it out",
+        )
+    return in_host(load)
 
 
 def _frames(frames: int | None, hours: float | None, fps: float) -> int:

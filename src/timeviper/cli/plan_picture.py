@@ -84,6 +84,8 @@ def _bars(record: dict[str, Any], moment: str) -> Table:
     table.add_row("needed", f"{needed / _GIB:.2f}", bar(needed / whole), style=style)
     limit = record["limit_bytes"]
     table.add_row("there", f"{limit / _GIB:.2f}", bar(limit / whole), style="bold")
+    if host := record["host_bytes"]:
+        table.add_row("in host memory beside it", f"{host / _GIB:.2f}", "", style="dim")
     return table
 
 

@@ -135,7 +135,7 @@ def watch(  # noqa: PLR0913
 def _run(engine: Engine, wish: _Wish, screen: Screen) -> None:
     from dataclasses import replace
 
-    from timeviper.inference.prefill import fitted
+    from timeviper.inference.fitting import fitted
     from timeviper.inference.standing import Follower
     from timeviper.inference.watch import CancelToken, Watch
     from timeviper.video.live import LiveVideo

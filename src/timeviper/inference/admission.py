@@ -13,7 +13,8 @@ from timeviper.core.device import free_bytes
 from timeviper.core.errors import CapacityError
 from timeviper.core.layout import SpanKind
 from timeviper.core.precision import Precision
-from timeviper.inference.ladder import Degrade, Rung, in_host, rungs, sentences
+from timeviper.inference.degrade import Degrade
+from timeviper.inference.ladder import Rung, in_host, rungs, sentences
 from timeviper.inference.planning.advice import Load, advise
 from timeviper.inference.planning.planner import Setting
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
@@ -256,7 +257,12 @@ class Gate:
         needs, told = self._needs(load), load.forecast
         # Advice speaks of a whole device: what is there, and what the model has already.
         limit = there + told.parts["weights"] + told.device_bytes - told.reserved
-        found = advise(load, limit, bare=self._dropping)
+        found = [
+            one
+            for one in advise(load, limit, bare=self._dropping)
+            # Where it may do so by itself, it has tried that already.
+            if self._limits.degrade is Degrade.NO or not one.host_bytes
+        ]
         changes = [
             f"{one.change} (saves {one.saves / _GIB:.2f} GiB"
             + (")" if one.fits else ", not enough alone)")

@@ -16,7 +16,7 @@ from timeviper.core.precision import Precision
 from timeviper.inference.admission import UNLIMITED, Gate, Limits
 from timeviper.inference.asking import followed, with_system
 from timeviper.inference.decode import Ending, decode
-from timeviper.inference.ladder import Degrade
+from timeviper.inference.degrade import Degrade
 from timeviper.inference.lookahead import one_thread_an_op
 from timeviper.inference.media import open_media
 from timeviper.inference.opened import OpenAnswer

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
+from timeviper.inference.degrade import Degrade
 from timeviper.inference.planning.advice import LEAST_CHUNK, Load, with_plan
 from timeviper.model.config import TransferPlan
 
 _GIB = 2**30
-
-
-class Degrade(StrEnum):
-    """What an engine may change by itself when a video does not fit; each change is told."""
-
-    # Nothing: such a video is refused.
-    NO = "no"
-    # What costs time only: smaller chunks, keys and values in host memory.
-    SAME_ANSWERS = "same-answers"
-    # Dropping of tokens as well, which the model was trained with and somebody switched off.
-    ANY = "any"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from timeviper.inference.prefill import decode_size
+from timeviper.inference.fitting import decode_size
 from timeviper.inference.request import AskOptions
 from timeviper.processing.image import ImageConfig
 from timeviper.processing.messages import ImagePart, VideoPart

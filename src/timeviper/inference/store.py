@@ -108,8 +108,10 @@ class Store:
             if found is not None:
                 return Fetched(encoded=found, found=True, key=key)
             encoded = engine.encode(viewing.source, options, watch=watch)
-            # A file that was written to meanwhile is not the one that was hashed.
-            if media_stamp(viewing.source) == stamp:
+            # A file that was written to meanwhile is not the one that was hashed, and what was
+            # read with dropped tokens to make it fit is not what was asked for.
+            usual = engine.gate.reader_of(encoded.state) is engine.encoder
+            if usual and media_stamp(viewing.source) == stamp:
                 encoded = self._keep(key, encoded, engine.encoder)
         return Fetched(encoded=encoded, found=False, key=key)
 

@@ -11,7 +11,8 @@ import torch
 
 from timeviper.core.config import to_dict
 from timeviper.inference.files.compress import BLOCK_TOKENS, Compress
-from timeviper.inference.prefill import VideoEncoder, decode_size
+from timeviper.inference.fitting import decode_size
+from timeviper.inference.prefill import VideoEncoder
 from timeviper.inference.request import AskOptions
 from timeviper.inference.state_info import VERSION
 from timeviper.model.config import DecoderConfig, DropPolicy

@@ -90,6 +90,7 @@ def test_people_get_a_bar_for_each_part() -> None:
         "allocated": 9 * 2**30,
         "reserved": 10 * 2**30,
         "device_bytes": 11 * 2**30,
+        "host_bytes": 3 * 2**30,
         "largest_frames": 40,
         "advice": [{"change": "smaller chunks", "saves": 2**31, "fits": False}],
         "seconds": {"from": "measured", "stages": {"tower": 12.5, "token": 0.0071, "video": None}},
@@ -103,6 +104,7 @@ def test_people_get_a_bar_for_each_part() -> None:
         "question's work",
         "does not fit; up to 40 frames would",
         "not enough alone",
+        "in host memory beside it",
         "0.007",
     ):
         assert words in text
@@ -110,3 +112,18 @@ def test_people_get_a_bar_for_each_part() -> None:
     assert "keys and values" not in text
     assert "parked" not in text
     assert "decode the file" not in text
+
+
+def test_keys_in_host_memory_are_reckoned_beside_the_device() -> None:
+    words = ("--model", "tiny", "--frames", "60000", "--gpu-gib", "4")
+    here, there = _plan(*words), _plan(*words, "--keys-in-host")
+    assert here["host_bytes"] == 0
+    assert here["prefill"]["keys and values"] <= there["host_bytes"]
+    assert there["prefill"]["keys and values"] == 0
+    assert there["device_bytes"] < here["device_bytes"]
+    by_itself = [one for one in here["advice"] if "host memory" in one["change"]]
+    assert by_itself[0]["host_bytes"] == there["host_bytes"]
+    # A plan for a CPU has no other memory.
+    found = RUN.invoke(app, ["plan", "--frames", "9", "--keys-in-host"])
+    assert found.exit_code != 0
+    assert "a GPU for --keys-in-host" in str(found.exception) + found.output

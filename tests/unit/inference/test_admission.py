@@ -25,6 +25,7 @@ from timeviper.processing.messages import VideoPart
 FRAMES = noise(260)
 SHORT = AskOptions(max_new_tokens=4)
 MODEL = toy_model(toy_config("transv"))
+PLAIN = toy_engine("plain", clip_frames=256)
 PLAN = toy_processor().plan_question("?", video=VideoPart(source="video"))
 
 
@@ -108,7 +109,7 @@ def test_memory_of_this_machine() -> None:
 def _gate(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> Gate:
     """A gate that believes its device to be a GPU with a host beside it."""
     monkeypatch.setattr(admission, "_has_host", lambda device: True)
-    return Gate(_engine(UNLIMITED).encoder, limits)
+    return Gate(PLAIN.encoder, limits)
 
 
 def test_keys_go_to_host_memory_when_smaller_chunks_do_not_help(

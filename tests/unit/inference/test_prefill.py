@@ -16,8 +16,9 @@ from timeviper.core.errors import CancelledError, CapacityError
 from timeviper.core.layout import SpanKind
 from timeviper.inference import prefill
 from timeviper.inference.chunks import Chunks
+from timeviper.inference.fitting import decode_size
 from timeviper.inference.media import open_media, pictures
-from timeviper.inference.prefill import EncodedVideo, VideoEncoder, decode_size
+from timeviper.inference.prefill import EncodedVideo, VideoEncoder
 from timeviper.inference.request import AskOptions
 from timeviper.inference.timing import Stopwatch, Timing
 from timeviper.inference.watch import Progress, Stage, Watch

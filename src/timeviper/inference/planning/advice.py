@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from timeviper.core.precision import Precision
+from timeviper.inference.planning.footprint import parameters_by_part
 from timeviper.inference.planning.planner import Forecast, Setting, forecast, largest
 from timeviper.model.config import TimeViperConfig, TransferPlan
 
@@ -65,11 +66,13 @@ class Advice:
         change: what to do, in the user's words.
         saves: bytes that the device needs less.
         fits: whether this change alone is enough.
+        host_bytes: what the host has to offer for it.
     """
 
     change: str
     saves: int
     fits: bool
+    host_bytes: int = 0
 
 
 def advise(load: Load, limit: int, *, bare: TransferPlan | None = None) -> tuple[Advice, ...]:
@@ -85,10 +88,13 @@ def advise(load: Load, limit: int, *, bare: TransferPlan | None = None) -> tuple
     """
     now = load.forecast.device_bytes
     found: list[Advice] = []
-    for words, other in _changes(load, bare):
-        needs = other.forecast.device_bytes
+    for name, other in _changes(load, bare):
+        told = other.forecast
+        needs, host = told.device_bytes, told.host_bytes
+        words = f"{name}, {host / 2**30:.1f} GiB: slower, and done by itself" if host else name
         if now - needs > now // 1000:
-            found.append(Advice(change=words, saves=now - needs, fits=needs <= limit))
+            fits = needs <= limit
+            found.append(Advice(change=words, saves=now - needs, fits=fits, host_bytes=host))
     if now > limit:
         frames = load.largest(limit)
         if frames:
@@ -103,10 +109,17 @@ def with_plan(load: Load, plan: TransferPlan) -> Load:
 
     Args:
         load: what is asked.
-        plan: which vision tokens are dropped where.
+        plan: which vision tokens are dropped where. Modules of sites that are no longer there
+            stay loaded, and count.
     """
     decoder = replace(load.config.decoder, transfer=plan)
-    return replace(load, config=replace(load.config, decoder=decoder))
+    config = replace(load.config, decoder=decoder)
+    before, after = (
+        parameters_by_part(c)["transfer modules"] * load.precision.bytes
+        for c in (load.config, config)
+    )
+    idle = max(0, load.setting.idle + before - after)
+    return replace(load, config=config, setting=replace(load.setting, idle=idle))
 
 
 def _changes(load: Load, bare: TransferPlan | None) -> list[tuple[str, Load]]:
@@ -122,6 +135,9 @@ def _changes(load: Load, bare: TransferPlan | None) -> list[tuple[str, Load]]:
         changes.append(
             ("TransV, which this model has: leave out --no-transv", with_plan(load, bare))
         )
+    if load.setting.device_type == "cuda" and not load.setting.keys_in_host:
+        away = replace(load.setting, keys_in_host=True)
+        changes.append(("keys and values in host memory", replace(load, setting=away)))
     if load.batch > 1:
         changes.append(("one video at a time instead of a batch", replace(load, batch=1)))
     if load.setting.device_type == "cuda" and not load.setting.fp8:

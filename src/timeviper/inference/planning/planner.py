@@ -42,6 +42,7 @@ class Setting:
         spare: slots of keys set aside for question and answer; None for a decoder that is run by
             chunks with nothing reserved, so that its caches grow by copies.
         keys_in_host: whether long keys and values lie in host memory.
+        idle: bytes of weights that are loaded and not used: modules of sites switched off.
     """
 
     device_type: str = "cuda"
@@ -54,6 +55,7 @@ class Setting:
     question: int = 64
     spare: int | None = 1024
     keys_in_host: bool = False
+    idle: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +145,8 @@ def forecast(
         precision, setting = Precision.BFLOAT16, replace(setting, fp8=True)
     done = _rehearsed(config, frames, chunk, precision, batch, setting)
     held = {
-        "weights": weight_bytes(config, precision, tower=setting.tower, fp8=setting.fp8),
+        "weights": setting.idle
+        + weight_bytes(config, precision, tower=setting.tower, fp8=setting.fp8),
         **{_NAMES[name]: count for name, count in asdict(done.held).items() if name in _NAMES},
     }
     libraries = {"matrix libraries": _LIBRARIES[setting.device_type]}
@@ -260,11 +263,11 @@ def _eyes(config: TimeViperConfig, frames: int, precision: Precision, setting: S
         return 0
     batch = _batch(config, frames, setting)
     peak = tower_bytes(config, batch, dtype=precision.dtype, device_type=setting.device_type)
-    return setting.looks * peak
+    return setting.looks * int(peak * (1 + _SMALL))
 
 
 def _batch(config: TimeViperConfig, frames: int, setting: Setting) -> int:
-    sizes = Chunks.of(config, setting.device_type)
+    sizes = Chunks.of(config, setting.device_type, fp8=setting.fp8)
     return min(frames, setting.batch_frames or sizes.batch_frames)
 
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from timeviper.core.errors import ConfigError, MediaError, RequestError
 from timeviper.core.layout import SpanKind
+from timeviper.inference.fitting import decode_size
 from timeviper.inference.media import open_media
-from timeviper.inference.prefill import decode_size
 from timeviper.inference.request import AskOptions
 from timeviper.processing.conversation import Lesson, Shown
 from timeviper.processing.messages import ImagePart, VideoPart
