@@ -28,6 +28,7 @@ from timeviper.inference.ladder import rungs
 from timeviper.inference.planning.advice import Load
 from timeviper.inference.planning.footprint import tower_bytes
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
+from timeviper.inference.steps import Runners, UsualSteps
 from timeviper.model.config import TransferPlan
 from timeviper.model.init import init_decoder
 from timeviper.model.keys import in_host
@@ -126,6 +127,22 @@ def scores(encoder: VideoEncoder, encoded: EncodedVideo, plan: PromptPlan) -> to
     return encoder.open_answer(encoded, suffix).logits.float()
 
 
+@torch.inference_mode()
+def steps(encoder: VideoEncoder, encoded: EncodedVideo, plan: PromptPlan) -> dict[str, float]:
+    """Milliseconds a token by the usual call and by a graph, and how far their scores are apart."""
+    suffix = encoder.suffix(plan, duration_seconds=60.0, num_frames=encoded.frames)
+    opened = encoder.open_answer(encoded, suffix)
+    usual = UsualSteps(encoder.model, [opened])
+    spent = [timed(lambda: usual.advance([7]))[0] for _ in range(6)]
+    found = {"usual_ms": 1e3 * min(spent)}
+    if encoder.device.type != "cuda":
+        return found
+    runner = Runners().runner(encoder.model.decoder, [opened], most=64)
+    spent = [timed(lambda: runner.step([7]))[0] for _ in range(6)]
+    apart = distance(runner.logits.float(), usual.logits.float())
+    return found | {"graph_ms": 1e3 * min(spent), "apart": apart}
+
+
 def forecast(load: Load) -> dict[str, float]:
     """GiB that the planner foresees."""
     told = load.forecast
@@ -167,6 +184,7 @@ def decoder_alone(engine: Engine, plan: PromptPlan, frames: int) -> dict[str, An
             timed(lambda o=other, v=encoded: o.ask(v, QUESTION, SHORT))[0] for _ in range(3)
         ]
         row["answer_tokens"] = other.ask(encoded, QUESTION, SHORT).tokens
+        row["steps"] = steps(encoder, encoded, plan)
         found[name] = row
         say(name, row)
         del encoded, other

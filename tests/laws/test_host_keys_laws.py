@@ -7,6 +7,7 @@ the streamed attention reads those in blocks of a few keys.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from timeviper.inference import survival
 from timeviper.inference.chunks import Chunks
 from timeviper.inference.engine import AskOptions, Engine
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
-from timeviper.inference.steps import GraphSteps, Runners, UsualSteps
+from timeviper.inference.steps import UsualSteps
 from timeviper.model import attention as attention_module
 from timeviper.model import keys as keys_module
 from timeviper.model import transv as transv_module
+from timeviper.model.keys import fresh
 from timeviper.model.state import AttentionMemory
 from timeviper.ops import attention as ops_attention
 from timeviper.ops.attention_parts import further
@@ -138,7 +140,7 @@ def test_law_two_videos_in_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
         steps = UsualSteps(engine.model, opened)
         found: list[list[int]] = []
         for _ in range(3):
-            tokens = steps._logits.argmax(-1).tolist()
+            tokens = steps.logits.argmax(-1).tolist()
             found.append(tokens)
             steps.advance(tokens)
         return found
@@ -171,15 +173,25 @@ def test_a_camera_moves_its_keys_when_they_have_become_long(
     assert len(set(places[1:])) == 1
 
 
-def test_steps_on_keys_elsewhere_take_the_usual_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_read_page_locked_keys_where_they_lie_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     engine = toy_engine("plain")
-    elsewhere = Elsewhere(monkeypatch)
+    Elsewhere(monkeypatch)
     plan = engine.processor.plan_question("When?", video=VideoPart(source="video"))
     suffix = engine.encoder.suffix(plan, duration_seconds=30.0, num_frames=30)
     opened = engine.encoder.open_answer(_read(engine, host=True), suffix)
-    assert any(elsewhere.has(m) for m in opened.state.memories if isinstance(m, AttentionMemory))
-    assert isinstance(Runners().steps(engine.model, [opened], most=100), UsualSteps)
-    assert not isinstance(Runners().steps(engine.model, [opened], most=100), GraphSteps)
+    memory = next(m for m in opened.state.memories if isinstance(m, AttentionMemory))
+    (front,) = memory.shared
+    assert front is not None
+    # A tensor without data stands for the GPU, whose own keys these would be.
+    gpu = torch.device("meta")
+    there = replace(memory, buffer=fresh(*(t.to(gpu) for t in (memory.k, memory.v)), (5,)).buffer)
+    assert not there.within_reach(gpu)
+    monkeypatch.setattr(Tensor, "is_pinned", lambda keys: keys.data_ptr() == front.k.data_ptr())
+    assert there.within_reach(gpu)
+    # Keys of an answer's own that lie elsewhere cannot be written by a kernel.
+    assert not memory.within_reach(gpu)
 
 
 @pytest.mark.gpu

@@ -70,6 +70,11 @@ class UsualSteps:
             layout = TokenLayout.of((SpanKind.ANSWER, len(taken)))
             self._logits, self._state = _read(model, taken, layout, self._state)
 
+    @property
+    def logits(self) -> Float[Tensor, "sequence vocab"]:
+        """Scores of each sequence's next token."""
+        return self._logits
+
     def choose(self, choosers: Sequence[Chooser], *, last: bool) -> list[int]:
         """See `Steps`."""
         del last
@@ -158,8 +163,8 @@ class Runners:
             most: tokens of the longest answer.
         """
         device = model.decoder.embed_tokens.weight.device
-        # A graph cannot wait for keys that are copied from host memory.
-        away = any(not _lies_on(prompt.state, device) for prompt in opened)
+        # A graph reads what is in front of answers where it lies, and waits for no copies.
+        away = any(not _within_reach(prompt.state, device) for prompt in opened)
         if device.type != "cuda" or most < _WORTH_A_GRAPH or away:
             return UsualSteps(model, opened)
         return GraphSteps(self.runner(model.decoder, opened, most=most), opened)
@@ -271,9 +276,9 @@ def _answering(state: DecoderState, sites: int) -> DecoderState:
     return DecoderState(state.memories, (None,) * sites)
 
 
-def _lies_on(state: DecoderState, device: torch.device) -> bool:
+def _within_reach(state: DecoderState, device: torch.device) -> bool:
     keys = [memory for memory in state.memories if isinstance(memory, AttentionMemory)]
-    return all(memory.lies_on(device) for memory in keys)
+    return all(memory.within_reach(device) for memory in keys)
 
 
 @torch.inference_mode()

@@ -145,6 +145,13 @@ class AttentionMemory:
         held = [self.k, *(front.k for front in self.shared if front is not None)]
         return all(keys.device == device for keys in held)
 
+    def within_reach(self, device: torch.device) -> bool:
+        """Whether kernels of a device can read all keys where they lie: there, or page-locked."""
+        fronts = [front.k for front in self.shared if front is not None]
+        return self.k.device == device and all(
+            keys.device == device or keys.is_pinned() for keys in fronts
+        )
+
 
 def alike(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Unwritten rows where others lie; page-locked if those are."""

@@ -225,8 +225,7 @@ class _Stage:
             out, after = self._run(question, state.fork(), more=False)
             self._decoder.logits(out.hidden)
             opened.append(DecoderState(after.memories, (None,) * len(after.pending)))
-        # What attention has copied from the host no graph can replay.
-        if self._device_type == "cuda" and not self._course.keys_in_host:
+        if self._device_type == "cuda":
             runner = StepRunner.of(self._decoder, opened, steps=self._course.answer)
             for _ in range(2):
                 runner.step([0] * len(states))
