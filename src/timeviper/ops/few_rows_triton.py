@@ -26,8 +26,8 @@ from timeviper.ops.triton_probe import is_interpreted, overlaps
 _FEWEST_ROWS, _STEP_ROWS = 16, 64
 # Programs that fill the largest devices about twice; outputs below this need parts for that.
 _PROGRAMS, _MANY_OUTPUTS, _MOST_PARTS = 264, 12288, 16
-# Fewer outputs than this need narrow programs; still fewer are left to torch.
-_FEW_OUTPUTS, _FEWEST_OUTPUTS = 4096, 512
+# Fewer outputs than this need narrow programs.
+_FEW_OUTPUTS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def few_rows(
         weight: of a linear layer.
         relu2: square what is positive, zero what is not.
     """
-    if not _takes(x, weight) or len(weight) < _FEWEST_OUTPUTS:
+    if not _takes(x, weight):
         return few_rows_torch.few_rows(x, weight, relu2=relu2)
     y = x.new_empty(len(x), len(weight))
     cut = cut_of(len(weight), x.shape[1], parts=False, rows=len(x))

@@ -10,7 +10,7 @@ import torch
 from tests.tolerances import TOL, close
 from tests.unit.ops.draws import unchecked
 from timeviper.core.errors import LayoutError
-from timeviper.ops.few_rows import few_rows, few_rows_parts, settle
+from timeviper.ops.few_rows import few_rows, few_rows_parts, settle, some_rows
 from timeviper.ops.norm import add_rms_norm
 
 needs_triton = pytest.mark.skipif(
@@ -23,21 +23,21 @@ BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]
 def _any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny weights take the paths of large ones."""
     if importlib.util.find_spec("triton") is not None:
-        monkeypatch.setattr("timeviper.ops.few_rows_triton._FEWEST_OUTPUTS", 1)
         monkeypatch.setattr("timeviper.ops.few_rows_triton._FEW_OUTPUTS", 30)
         monkeypatch.setattr("timeviper.ops.few_rows_triton._MANY_OUTPUTS", 150)
 
 
 @pytest.mark.parametrize("relu2", [False, True])
 @pytest.mark.parametrize("outputs", [20, 40, 200])
-@pytest.mark.parametrize("rows", [1, 3, 16])
+@pytest.mark.parametrize("rows", [1, 16, 70, 140])
+@pytest.mark.parametrize("op", [few_rows, some_rows])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_piece(
-    backend: str, rows: int, outputs: int, relu2: bool, spoiled_scratch: None
+    backend: str, op, rows: int, outputs: int, relu2: bool, spoiled_scratch: None
 ) -> None:
     # Rows out of a wider tensor; a width that no step of the walk divides.
     x, weight = torch.randn(rows, 330)[:, 7:307], torch.randn(outputs, 300)
-    got = few_rows(x, weight, relu2=relu2, backend=backend)
+    got = op(x, weight, relu2=relu2, backend=backend)
     want = x.double() @ weight.double().t()
     want = want.clamp(min=0).square() if relu2 else want
     close("product", got=got, want=want, tol=TOL.model.f32)
@@ -82,30 +82,32 @@ def test_settling_is_adding_and_norming(
 @needs_triton
 def test_what_the_kernel_does_not_take_goes_to_torch() -> None:
     weight = torch.randn(200, 30)
-    for x in (torch.randn(17, 30), torch.randn(0, 30)):
-        got = few_rows(x, weight, backend="triton")
-        assert torch.equal(got, torch.nn.functional.linear(x, weight))
-    x = torch.randn(2, 30, dtype=torch.float64)
+    for op in (few_rows, some_rows):
+        assert op(torch.randn(0, 30), weight, backend="triton").shape == (0, 200)
+        x = torch.randn(2, 30, dtype=torch.float64)
+        got = op(x, weight.double(), backend="triton")
+        assert torch.equal(got, torch.nn.functional.linear(x, weight.double()))
     assert few_rows_parts(x, weight.double(), backend="triton").shape == (1, 2, 200)
 
 
-@pytest.mark.parametrize("op", [few_rows, few_rows_parts])
+@pytest.mark.parametrize("op", [few_rows, some_rows, few_rows_parts])
 def test_rows_of_another_width_are_refused(op) -> None:
     with pytest.raises(LayoutError, match="rows of width 30"):
         unchecked(op)(torch.randn(2, 31), torch.randn(8, 30))
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("rows", [1, 8, 33])
+@pytest.mark.parametrize("rows", [1, 8, 33, 65, 300])
 def test_on_a_gpu(rows: int) -> None:
     x = torch.randn(rows, 4480, device="cuda").bfloat16()
     up = torch.randn(15680, 4480, device="cuda").bfloat16() / 67
     down = torch.randn(4480, 15680, device="cuda").bfloat16() / 125
     inner = few_rows(x, up, relu2=True)
-    want = torch.nn.functional.linear(x.float(), up.float()).relu().square()
-    close("up", got=inner, want=want, tol=TOL.model.bf16)
+    want_up = torch.nn.functional.linear(x.float(), up.float()).relu().square()
     got = few_rows_parts(inner, down).sum(0)
     want = torch.nn.functional.linear(inner.float(), down.float())
     close("down", got=got, want=want, tol=TOL.model.bf16)
-    if rows <= 16:
-        assert torch.equal(few_rows(x[:1], up), few_rows(x, up)[:1])
+    for op in (few_rows, some_rows):
+        close(op.__name__, got=op(x, up, relu2=True), want=want_up, tol=TOL.model.bf16)
+        assert torch.equal(op(x[-1:], up), op(x, up)[-1:])
+    assert torch.equal(few_rows_parts(inner[-1:], down)[:, 0], few_rows_parts(inner, down)[:, -1])
