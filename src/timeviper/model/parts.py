@@ -22,6 +22,9 @@ from timeviper.ops import hollow
 # what a layer holds in between must not grow with the video. A CPU's caches hold a small part.
 _AT_ONCE = {"cpu": 1024}
 _MOST_AT_ONCE = 8192
+# A rest of up to one in so many tokens of a part joins the last one: a question behind what was
+# kept would otherwise read all weights again for a few tokens.
+_REST = 16
 
 
 @runtime_checkable
@@ -68,7 +71,7 @@ def through(
     if _whole(tokens):
         stream, memory = block(Stream(tokens.hidden, waiting), memory, lengths=tokens.lengths)
         return tokens.with_hidden(stream.hidden), stream.addition, memory
-    parts = tokens.plus(waiting).hidden.split(part_size(tokens.hidden.device))
+    parts = _split(tokens.plus(waiting).hidden)
     match block.mixer, memory:
         case MlpMixer(), _:
             done = spread(lambda n: _alone(block, parts[n], None)[0], len(parts))
@@ -99,7 +102,7 @@ def to_last(block: Block, tokens: Tokens, memory: Memory) -> tuple[Tokens, Memor
         hidden, memory = _last(block, tokens.hidden, memory, tokens.lengths)
         return last_ones(tokens).with_hidden(hidden), memory
     hidden = tokens.hidden
-    for part in tokens.hidden.split(part_size(tokens.hidden.device)):
+    for part in _split(tokens.hidden):
         hidden, memory = _last(block, part, memory, (len(part),))
     return last_ones(tokens).with_hidden(hidden), memory
 
@@ -116,8 +119,21 @@ def _alone(block: Block, part: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
     return stream.sum(), memory
 
 
+def _split(hidden: Tensor) -> tuple[Tensor, ...]:
+    """Hidden states of one sequence in parts; all of one size but the last."""
+    size = part_size(hidden.device)
+    whole, rest = divmod(len(hidden), size)
+    sizes = [size] * whole
+    if whole and rest <= size // _REST:
+        sizes[-1] += rest
+    elif rest:
+        sizes.append(rest)
+    return hidden.split(sizes)
+
+
 def _whole(tokens: Tokens) -> bool:
-    few = len(tokens.kinds) <= part_size(tokens.hidden.device)
+    size = part_size(tokens.hidden.device)
+    few = len(tokens.kinds) <= size + size // _REST
     return few or torch.is_grad_enabled() or len(tokens.lengths) > 1
 
 

@@ -100,6 +100,22 @@ def test_layers_behind_the_last_that_remembers_see_one_token() -> None:
     assert seen == [VIDEO.total, QUESTION.total, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("tokens", "sizes"),
+    [(33, [33]), (34, [34]), (35, [32, 3]), (64, [32, 32]), (66, [32, 34]), (67, [32, 32, 3])],
+)
+def test_a_small_rest_joins_the_last_part(
+    tokens: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(parts._AT_ONCE, "cpu", 32)
+    decoder, seen = toy("dense", PLANS["none"]), list[int]()
+    decoder.layers[1].register_forward_pre_hook(lambda _, args: seen.append(len(args[0].hidden)))
+    layout = one(tokens, [], 0, 0)
+    with torch.no_grad():
+        decoder.run(Tokens.of(inputs_for(layout), layout))
+    assert seen == sizes
+
+
 def test_parts_run_in_the_threads_of_the_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, me, places = toy("hybrid", PLANS["none"]), threading.get_ident(), set()
     monkeypatch.setitem(parts._AT_ONCE, "cpu", 5)
