@@ -64,6 +64,65 @@ def test_measured_on_one_h100() -> None:
     assert 1.0 <= told.prefill_peak / (20.3926 * GIB) <= 1.1
 
 
+@pytest.mark.parametrize(
+    ("config", "frames", "fp8", "prefill", "question"),
+    [
+        (TRANSV, 1024, False, 18.1727, 17.3938),
+        (TRANSV, 10240, False, 19.9159, 20.2109),
+        (NANO, 1024, True, 10.9561, 9.9598),
+        (NANO, 10240, True, 13.2056, 12.2082),
+    ],
+)
+def test_measured_with_dropped_tokens_and_in_fp8(config, frames, fp8, prefill, question) -> None:
+    """GiB on the same device; since then a question with dropped tokens takes less."""
+    alone = Setting(tower=False, prefix=0, question=32, fp8=fp8)
+    told = _load(config, frames=frames, chunk=8192, setting=alone).forecast
+    assert 1.0 <= told.prefill_peak / (prefill * GIB) <= 1.1
+    assert told.question_peak / (question * GIB) <= 1.1
+
+
+def test_measured_from_a_file_to_the_state() -> None:
+    """2,560 frames through tower and decoder, 128 at a time: 20.31 GiB were allocated."""
+    told = _load(NANO, frames=2560, chunk=8192, setting=Setting(batch_frames=128, prefix=2))
+    assert 1.0 <= told.forecast.prefill_peak / (20.3097 * GIB) <= 1.1
+
+
+@pytest.mark.parametrize("config", [NANO, TRANSV], ids=lambda config: config.name)
+def test_tower_and_decoder_take_turns_on_a_gpu(config) -> None:
+    few, many = (_load(config, setting=Setting(batch_frames=n)).forecast for n in (8, 128))
+    assert "decoder's work" in few.prefill
+    assert "tower's work" not in few.prefill
+    assert "tower's work" in many.prefill
+    assert "decoder's work" not in many.prefill
+
+
+def test_tower_and_decoder_work_beside_each_other_on_a_cpu() -> None:
+    told = forecast(toy_config(), frames=30, chunk=60, setting=Setting(device_type="cpu"))
+    assert {"decoder's work", "tower's work"} <= set(told.prefill)
+
+
+def test_ten_thousand_frames_with_a_tower_take_less_than_22_gib() -> None:
+    for config in (NANO, TRANSV):
+        assert _load(config, chunk=8192).forecast.peak < 22 * GIB
+
+
+def test_modules_of_sites_that_are_switched_off_are_there_all_the_same() -> None:
+    bare = with_plan(_load(), TransferPlan())
+    assert bare.forecast.prefill["weights"] == _load().forecast.prefill["weights"]
+    back = with_plan(bare, TRANSV.decoder.transfer)
+    assert back == _load()
+
+
+@pytest.mark.parametrize("config", [NANO, TRANSV], ids=lambda config: config.name)
+def test_a_hundred_thousand_frames_with_keys_in_host_memory_fit_into_32_gib(config) -> None:
+    here = _load(config, frames=100_000).forecast
+    there = _load(config, frames=100_000, setting=Setting(keys_in_host=True)).forecast
+    assert there.device_bytes < 32 * GIB < here.device_bytes
+    assert here.held.keys_values + here.held.waiting <= there.host_bytes
+    assert there.held.parked == here.held.parked
+    assert there.held.mamba_state == here.held.mamba_state
+
+
 def test_fp8_takes_half_of_the_layers() -> None:
     parts = parameters_by_part(NANO)
     layers = sum(count for name, count in parts.items() if "layers" in name)
