@@ -17,11 +17,15 @@ from timeviper.core.errors import (
     CheckpointError,
     MediaError,
     RequestError,
+    StateFileError,
     TimeviperError,
 )
 from timeviper.core.precision import Precision
-from timeviper.inference.engine import Engine
+from timeviper.inference.admission import Gate
+from timeviper.inference.engine import Degrade, Engine, Limits
 from timeviper.inference.request import Answer, AskOptions
+from timeviper.inference.state_file import load_state, save_state
+from timeviper.inference.store import Store
 from timeviper.inference.watch import CancelToken, Progress, Watch
 from timeviper.weights.native import save_model
 
@@ -229,3 +233,31 @@ def test_answers_repeat(engine):
     drawn = AskOptions(temperature=1.0, seed=3, max_new_tokens=8)
     frames: np.ndarray = noise(4)
     assert engine.ask(frames, QUESTION, drawn).text == engine.ask(frames, QUESTION, drawn).text
+
+
+def test_dropping_switched_off_and_on_again_when_memory_is_short(
+    folder: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state, a file and a cache all belong to the model as the video was read."""
+    wide = {"device": "cpu", "precision": Precision.FLOAT64}
+    trained, plain = Engine.load(folder, **wide), Engine.load(folder, **wide, transv=False)
+    assert plain.encoder.identity != trained.encoder.identity
+    read = plain.encode(video)
+    assert read.state.pending == ()
+    assert plain.gate.reader_of(read.state) is plain.encoder
+    limits = Limits(bytes=0, degrade=Degrade.ANY)
+    short = Engine.load(folder, **wide, transv=False, limits=limits)
+    monkeypatch.setattr(Gate, "_fits", lambda gate, rung, there: rung.dropping)
+    store = Store(tmp_path / "cache")
+    for _ in range(2):
+        # What was read otherwise than asked for is given, and not kept.
+        fetched = store.encode(short, video)
+        assert not fetched.found
+    assert any("TransV" in note for note in fetched.encoded.notes)
+    reader = short.gate.reader_of(fetched.encoded.state)
+    save_state(fetched.encoded, tmp_path / "film.tvstate", reader)
+    loaded = load_state(tmp_path / "film.tvstate", trained.encoder)
+    want = trained.ask(loaded, QUESTION, SHORT).text
+    assert short.ask(fetched.encoded, QUESTION, SHORT).text == want
+    with pytest.raises(StateFileError):
+        load_state(tmp_path / "film.tvstate", plain.encoder)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from timeviper.cli.looking import Looking, open_store
+from timeviper.cli.looking import Looking, engine_loader, open_store
 from timeviper.core.errors import ConfigError, RequestError
+from timeviper.inference.degrade import Degrade
+from timeviper.inference.engine import Engine
 
 NOTHING = {"fps": None, "num_frames": None, "max_frames": None, "start": None, "end": None}
 
@@ -43,3 +45,19 @@ def test_a_store_is_opened_where_one_is_wanted(tmp_path):
     for limit in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(RequestError, match="--cache-gb"):
             open_store(tmp_path / "cache", limit)
+
+
+def test_an_engine_gets_the_leave_that_the_user_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[dict] = []
+
+    def load(name: str, **wishes: object) -> None:
+        heard.append({"name": name} | wishes)
+
+    monkeypatch.setattr(Engine, "load", load)
+    loader = engine_loader("m", device="cpu", precision=None, degrade=Degrade.ANY, transv=False)
+    assert heard == []
+    loader()
+    assert heard[0]["limits"].degrade is Degrade.ANY
+    assert (heard[0]["transv"], heard[0]["name"], heard[0]["device"]) == (False, "m", "cpu")
+    with pytest.raises(ConfigError, match="fp3"):
+        engine_loader("m", device=None, precision="fp3", degrade=Degrade.NO, transv=True)
