@@ -32,24 +32,17 @@ class SharedKeys:
 Shared = Sequence[SharedKeys | None]
 
 
-def is_same(one: SharedKeys | None, other: SharedKeys | None) -> bool:
-    """Whether both are the very same keys in memory, not only equal ones; or both nothing."""
-    if one is None or other is None:
-        return one is other
-    return _place(one) == _place(other)
-
-
 def together(shared: Shared) -> list[tuple[SharedKeys, list[int]]]:
-    """Keys that are there, each once, and the numbers of the sequences that have them in front."""
+    """Keys that are there, each once, and the numbers of the sequences that have them in front.
+
+    The same are those that lie at one place, not those that are only equal.
+    """
     found: dict[tuple[int, int, int], tuple[SharedKeys, list[int]]] = {}
     for number, front in enumerate(shared):
         if front is not None and front.length:
-            found.setdefault(_place(front), (front, []))[1].append(number)
+            place = front.length, front.k.data_ptr(), front.v.data_ptr()
+            found.setdefault(place, (front, []))[1].append(number)
     return list(found.values())
-
-
-def _place(keys: SharedKeys) -> tuple[int, int, int]:
-    return keys.length, keys.k.data_ptr(), keys.v.data_ptr()
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,8 @@ def attention_step(
     Returns:
         Weighted values of each sequence.
     """
-    if q.dtype not in _DTYPES or {k.dtype, v.dtype} != {q.dtype}:
+    fronts = [] if shared is None else [keys.k.dtype for keys, _ in shared.tiles()]
+    if q.dtype not in _DTYPES or {k.dtype, v.dtype, *fronts} != {q.dtype}:
         return attention_torch.attention_step(
             q, k, v, k_lengths=k_lengths, shared=shared, scale=scale
         )

@@ -63,7 +63,7 @@ def cut_of(outputs: int, width: int, *, parts: bool, rows: int = 1) -> Cut:
     cut = _narrow_cut(outputs, width, parts=parts)
     if rows <= _FEWEST_ROWS:
         return cut
-    tile = min(_STEP_ROWS, max(32, triton.next_power_of_2(rows)))
+    tile = min(_STEP_ROWS, max(32, _power(rows)))
     # More rows in flight beside the weights: as much of both as two programs can hold.
     return replace(cut, rows=tile, width=min(cut.width, 64), stages=5 if cut.channels < 128 else 4)
 
@@ -75,9 +75,14 @@ def many_cut_of(rows: int) -> Cut:
         rows: how many; they do not change the kind of instruction.
     """
     if rows <= 64:
-        tile = max(_FEWEST_ROWS, triton.next_power_of_2(rows))
+        tile = max(_FEWEST_ROWS, _power(rows))
         return Cut(channels=64, width=128 if tile < 64 else 64, stages=4, rows=tile)
     return Cut(channels=128, width=64, stages=4, rows=128, warps=8)
+
+
+def _power(count: int) -> int:
+    """The next power of two."""
+    return 1 << max(0, count - 1).bit_length()
 
 
 def _narrow_cut(outputs: int, width: int, *, parts: bool) -> Cut:

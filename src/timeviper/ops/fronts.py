@@ -109,6 +109,13 @@ def _tiles(
 
 def _tables(tiles: list[tuple[SharedKeys, list[int]]], at_once: int) -> tuple[Tensor, Tensor]:
     """Addresses of keys and values with their number, (tile, 3); queries, -1 for none."""
+    for front, _ in tiles:
+        if not (front.k.is_contiguous() and front.v.is_contiguous()):
+            raise LayoutError(
+                want="keys and values that lie one after another",
+                got=f"strides {front.k.stride()} and {front.v.stride()}",
+                do="share rows of a key buffer",
+            )
     places = torch.tensor(
         [[front.k.data_ptr(), front.v.data_ptr(), front.length] for front, _ in tiles],
         dtype=torch.int64,

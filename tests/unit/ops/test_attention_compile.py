@@ -18,7 +18,8 @@ from timeviper.ops import attention_triton as room
 
 LOW, HIGH = "*bf16", "*fp32"
 TYPES = dict(q=LOW, k=LOW, v=LOW, lengths="*i64", out=HIGH, lse=HIGH, parts=HIGH, sums=HIGH,
-             a=HIGH, b=LOW, a_sums=HIGH, b_sums=HIGH, factor="fp32", k_row="i64", v_row="i64")
+             places="*i64", members="*i32", a=HIGH, b=LOW, a_sums=HIGH, b_sums=HIGH,
+             factor="fp32", k_row="i64", v_row="i64")
 
 def check(name, kernel, constants, warps=4, stages=3, types=TYPES):
     taken = {n: v for n, v in constants.items() if n in kernel.arg_names}
@@ -44,6 +45,10 @@ for rows in (5, 40, 500):
         RATIO=5, HEADS=40, EXACT=False, ROWS=tile.rows, KEYS=tile.keys, OWN=own,
         TOKENS=1 if own else tile.rows // 5, **({} if own else {"lengths": None})),
         tile.warps, tile.stages)
+for name, tile in (("step", room.step_rows(5)), ("question", room.question_rows(5))):
+    check(f"front {name}", room._front_kernel, WIDTH | dict(
+        RATIO=5, HEADS=40, EXACT=False, ROWS=tile.rows, KEYS=tile.keys, TOKENS=tile.rows // 5,
+        FEWEST=512, SPLITS=16), tile.warps, tile.stages)
 wide = room.tile_of(500, itemsize=4)
 check("split float32", room._split_kernel, WIDTH | dict(
     RATIO=5, HEADS=40, EXACT=True, ROWS=wide.rows, KEYS=wide.keys, OWN=False, lengths=None,
@@ -57,10 +62,12 @@ _SHARED_BYTES = 227 * 1024
 
 def test_every_attention_kernel_compiles_for_an_h100(tmp_path: Path) -> None:
     built = {kernel["name"]: kernel for kernel in compiled(_COMPILE, tmp_path)}
-    assert len(built) == 6
+    assert len(built) == 8
     assert all("cubin" in kernel["stages"] for kernel in built.values())
     assert all(kernel["shared"] <= _SHARED_BYTES for kernel in built.values())
-    # Keys are fetched ahead, 16 bytes a thread, and multiplied by the matrix units.
-    assert all(built[f"split {rows}"]["copies"] for rows in (5, 40, 500))
+    # Keys are fetched ahead, 16 bytes a thread, and multiplied by the matrix units; those whose
+    # addresses a table holds too.
+    wide = ("split 40", "split 500", "front step", "front question")
+    assert all(built[name]["copies"] for name in ("split 5", *wide))
     assert built["split 5"]["mma"]
-    assert all(built[f"split {rows}"]["wgmma"] for rows in (40, 500))
+    assert all(built[name]["wgmma"] for name in wide)

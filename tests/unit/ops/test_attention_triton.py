@@ -189,6 +189,42 @@ def test_splits_fill_the_device_and_stay_long() -> None:
             assert splits == 1 or programs * splits <= 1.5 * room._ROUNDS * room._NO_MULTIPROCESSORS
 
 
+@pytest.mark.parametrize(
+    ("multiprocessors", "kv_heads", "splits"), [(132, 8, 16), (108, 8, 8), (132, 2, 64), (2, 8, 8)]
+)
+def test_splits_of_any_batch_fill_the_device_with_one_sequence_in_eights(
+    multiprocessors: int, kv_heads: int, splits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_NO_MULTIPROCESSORS", multiprocessors)
+    assert room.even_splits(DEVICE, kv_heads) == splits
+
+
+@pytest.mark.usefixtures("many_splits", "spoiled_scratch")
+def test_what_is_no_number_stays_so() -> None:
+    q, (k, v) = torch.randn(2, 3, 8), cached_keys([20, 30], kv_heads=1, dtype=torch.float32)
+    front = shared_keys(40, dtype=torch.float32)
+    film = SharedKeys(k=front.k[:, :1].contiguous(), v=front.v[:, :1].contiguous(), length=40)
+    operands = on_device(q, k, v)
+    call = {"k_lengths": torch.tensor([20, 30], device=DEVICE)}
+    for spoiled in (film.k, film.v):
+        before = spoiled[7, 0, 3].clone()
+        spoiled.data[7, 0, 3] = torch.nan
+        got = room.attention_step(
+            *operands, **call, shared=fronts([shared_on_device(film), None], ratio=3, device=DEVICE)
+        )
+        spoiled.data[7, 0, 3] = before
+        assert bool(got[0].isnan().any())
+        assert bool(got[1].isfinite().all())
+
+
+def test_queries_that_do_not_fit_their_table_are_a_bug_of_ours() -> None:
+    q, k, v = on_device(torch.zeros(2, 4, 8), *torch.zeros(2, 2, 5, 2, 8))
+    lengths = torch.tensor([1, 1], device=DEVICE)
+    one = tables(shared_keys(3, dtype=torch.float32), 1, 2)
+    with pytest.raises(ValueError, match="1 queries"):
+        room.attention_step(q, k, v, k_lengths=lengths, shared=one)
+
+
 def test_splits_of_an_h100(monkeypatch: pytest.MonkeyPatch) -> None:
     """As measured: one program a multiprocessor for one sequence, two for eight, then rounds."""
     monkeypatch.setattr(room, "_NO_MULTIPROCESSORS", 132)
