@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from timeviper.core.errors import ConfigError
 from timeviper.ops import ssd_chunked
 from timeviper.ops import ssd_triton_kernels as kernels
+from timeviper.ops.ssd_tiles_triton import Tiles, Walked
 
 _LARGEST = 128
 _JOIN_BLOCK = 1024
@@ -284,7 +285,8 @@ class _Scan(torch.autograd.Function):
         work = _Work.of(x, B, C, options)
         with torch.cuda.device_of(x):
             given = work.steps(dt, A, bias)
-            walk = _Walk(x=x, B=B, C=C, given=given, reverse=False)
+            tiles = work.tiles(x, B, C)
+            walk = _Walk(x=x, B=B, C=C, given=given, reverse=False, tiles=tiles)
             y = torch.empty(x.shape, device=x.device, dtype=x.dtype)
             starts, final = work.carry(walk, state, emit=(y, D))
         ctx.save_for_backward(x, dt, A, B, C, D, bias, starts, given.steps, given.sums)
@@ -316,13 +318,14 @@ class _Scan(torch.autograd.Function):
 
 @dataclass(frozen=True, kw_only=True)
 class _Walk:
-    """What a walk reads at each token, and in which direction."""
+    """What a walk reads at each token, and in which direction; `tiles` where outputs go by them."""
 
     x: Tensor
     B: Tensor
     C: Tensor
     given: kernels.Steps
     reverse: bool
+    tiles: Tiles | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -498,6 +501,9 @@ class _Work:
             keep: where the state before each chunk goes (after it, in reverse), or None.
             emit: outputs to fill and weight of the direct path, or None.
         """
+        if emit is not None and walk.tiles is not None:
+            self._walk_tiles(walk.tiles, walk.given, (starts, ends and ends[0]), emit)
+            return
         y, direct = emit or (None, None)
         views = map(kernels.View.of, (walk.x, walk.B, walk.C))
         io = kernels.Walked(*views, direct, y, walk.given.steps, walk.given.sums, keep)
@@ -514,6 +520,33 @@ class _Work:
                 BP=width,
                 REVERSE=walk.reverse,
                 **self._launch(self.options.tuning.walk, (4, 3)),
+            )
+
+    def tiles(self, x: Tensor, B: Tensor, C: Tensor) -> Tiles | None:
+        """What the copy engine fetches, where one sequence has all tokens and sizes allow it."""
+        # Of several sequences, one's last tile would hold the first tokens of the next.
+        if sum(length > 0 for length in self.options.lengths) != 1:
+            return None
+        return Tiles.of(x, B, C, chunk=self.options.chunk, operand=self.operand)
+
+    def _walk_tiles(
+        self,
+        tiles: Tiles,
+        given: kernels.Steps,
+        states: tuple[Tensor | None, Tensor | None],
+        emit: tuple[Tensor, Tensor | None],
+    ) -> None:
+        """Walk every segment by tiles; `states` are its first ones and room for its last ones."""
+        y, direct = emit
+        scores = tiles.scores(self.chunks, count=self.num_chunks)
+        walked = Walked(direct, y, given.steps, given.sums, *states, self.segments)
+        for part in _parts(self.head_dim):
+            tiles.walk(
+                walked,
+                scores,
+                chunks=self.num_chunks,
+                segments=len(self.plan.segments),
+                part=part,
             )
 
     def join(
@@ -579,8 +612,9 @@ class _Work:
     def _launch(self, asked: tuple[int, int] | None, large: tuple[int, int]) -> dict[str, int]:
         """Warps and stages: those asked for, or by the size of a state."""
         if asked is None and self.operand != torch.bfloat16:
-            # Tiles of float32 fill registers and shared memory: many warps, nothing ahead.
-            asked = (8, 1)
+            # Tiles of float32 fill shared memory: nothing ahead. Eight warps would be quicker, but
+            # Triton 3.6 lays them over 64 rows as if there were 128, and reads stray memory.
+            asked = (4, 1)
         elif asked is None:
             asked = (4, 2) if _residents(self.head_dim, self.size) > 1 else large
         return {"num_warps": asked[0], "num_stages": asked[1]}

@@ -282,7 +282,7 @@ def _diagonal(D: tl.tensor | None, head: tl.tensor, i: tl.tensor) -> tl.tensor:
 
 @no_type_check
 @triton.jit
-def _part(
+def part(
     view: View,
     group: tl.tensor,
     token: tl.tensor,
@@ -324,7 +324,7 @@ def _store_part(
 
 @no_type_check
 @triton.jit
-def _load_turned(
+def load_turned(
     values: tl.tensor,
     number: tl.tensor,
     p: tl.tensor,
@@ -340,7 +340,7 @@ def _load_turned(
 
 @no_type_check
 @triton.jit
-def _store_turned(
+def store_turned(
     to: tl.tensor,
     number: tl.tensor,
     p: tl.tensor,
@@ -416,7 +416,7 @@ def walk_kernel(
     own, group = segment * num_heads + head, head // RATIO
     state = tl.zeros((BN, BP), dtype=tl.float32)
     if starts is not None:
-        state += _load_turned(starts, own, p, n, P, N).to(tl.float32)
+        state += load_turned(starts, own, p, n, P, N).to(tl.float32)
     total = 0.0
     for turn in range(many):
         past = many - 1 - turn if REVERSE else turn
@@ -425,12 +425,12 @@ def walk_kernel(
         at = (head * num_chunks + chunk) * Q
         step_i, sum_i = tl.load(io.steps + at + i), tl.load(io.sums + at + i)
         last = tl.load(io.sums + at + Q - 1)
-        b_i = _part(io.B, group, token, seen, n, N, BN == N).to(OPERAND)
-        x_i = _part(io.x, head, token, seen, p, P, FROM + BP <= P).to(OPERAND)
+        b_i = part(io.B, group, token, seen, n, N, BN == N).to(OPERAND)
+        x_i = part(io.x, head, token, seen, p, P, FROM + BP <= P).to(OPERAND)
         if io.kept is not None:
-            _store_turned(io.kept, chunk * num_heads + head, p, n, state, P, N)
+            store_turned(io.kept, chunk * num_heads + head, p, n, state, P, N)
         if io.y is not None:
-            c_i = _part(io.C, group, token, seen, n, N, BN == N).to(OPERAND)
+            c_i = part(io.C, group, token, seen, n, N, BN == N).to(OPERAND)
             mixed = _mixing(b_i, c_i, step_i, sum_i, io.D, head, PRECISION).to(OPERAND)
             read = tl.dot(c_i, state.to(OPERAND), input_precision=PRECISION)
             out = tl.dot(mixed, x_i, acc=read * tl.exp(sum_i)[:, None], input_precision=PRECISION)
@@ -441,7 +441,7 @@ def walk_kernel(
         state = tl.dot(tl.trans(b_i), enters, acc=stays, input_precision=PRECISION)
         total += last
     if ends is not None:
-        _store_turned(ends, own, p, n, state, P, N)
+        store_turned(ends, own, p, n, state, P, N)
         tl.store(decays + own, total)
 
 
