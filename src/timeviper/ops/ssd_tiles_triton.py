@@ -195,10 +195,10 @@ def scores_kernel(
 @no_type_check
 @triton.jit(do_not_specialize=_COUNTS)
 def tiles_kernel(
-    x: Any,
-    B: Any,
-    C: Any,
-    scores: Any,
+    x: tl.tensor_descriptor,
+    B: tl.tensor_descriptor,
+    C: tl.tensor_descriptor,
+    scores: tl.tensor_descriptor,
     io: Walked,
     num_chunks: tl.tensor,
     HEADS: tl.constexpr,
