@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.tolerances import TOL, close
 from tests.toy_engine import noise, toy_engine
 from timeviper.inference import survival
 from timeviper.inference.chunks import Chunks
@@ -102,7 +103,7 @@ def test_law_the_same_scores(sites: str, chunk: int, monkeypatch: pytest.MonkeyP
     assert elsewhere.has(held[0])
     got = _scores(engine, encoded, "When?", "What is it?")
     assert elsewhere.reads > 0
-    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+    close("scores", got=got, want=want, tol=TOL.cuts.f64)
 
 
 def test_law_the_same_answers_and_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +211,7 @@ def test_on_a_gpu_the_keys_lie_in_page_locked_memory() -> None:
         answer = engine.ask(there, "When?", AskOptions(max_new_tokens=12))
     here = _read(engine, host=False)
     want = engine.encoder.open_answer(here, *_suffixes(engine)).logits
-    torch.testing.assert_close(got, want, rtol=2e-4, atol=2e-4)
+    close("scores", got=got, want=want, tol=TOL.cuts.f32)
     assert answer.text == engine.ask(here, "When?", AskOptions(max_new_tokens=12)).text
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from timeviper.ops import attention_flash, attention_pieces, attention_triton
+from timeviper.ops import attention_flash, attention_parts, attention_pieces, attention_triton
 from timeviper.ops.attention_parts import Part, Shared, SharedKeys, together
 from timeviper.ops.attention_pieces import Stretch, stretches
 from timeviper.ops.fronts import Fronts
@@ -111,6 +111,8 @@ def further(
     Returns:
         The merged part.
     """
+    if not takes(q, k, v):
+        return attention_parts.further(before, q, k, v, causal=causal, scale=scale, last=last)
     if not len(k):
         return _unchanged(before, q, last)
     cut = stretches(len(q), len(k), causal=causal)

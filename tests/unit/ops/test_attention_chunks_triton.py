@@ -168,3 +168,13 @@ def test_gradients_pass_where_the_kernels_have_none() -> None:
     k, v = cached_keys([5], dtype=torch.float32)
     room.attention(q, k, v, q_lengths=[3], k_lengths=[5]).sum().backward()
     assert q.grad is not None
+
+
+def test_parts_that_no_kernel_holds_are_merged_in_plain_torch() -> None:
+    q, k, v = torch.randn(5, 4, 8), torch.randn(9, 2, 8), torch.randn(9, 2, 8)
+    how = {"causal": False, "scale": None}
+    first = room.further(None, q, k[:4], v[:4], last=False, **how)
+    got = room.further(first, q, k[4:], v[4:], last=True, **how)
+    want = part(q, k, v, **how)
+    close("merged", got=got.out, want=want.out, tol=TOL.attention.f32)
+    close("mass", got=got.lse, want=want.lse, tol=TOL.attention.f32)
