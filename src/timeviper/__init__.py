@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from timeviper.inference.engine import Answer, AskOptions, Engine, Watch
+    from timeviper.inference.engine import Answer, AskOptions, Degrade, Engine, Limits, Watch
     from timeviper.inference.session import Session
     from timeviper.inference.state_file import load_state, save_state
     from timeviper.inference.store import Store
@@ -22,7 +22,9 @@ except PackageNotFoundError:
 __all__ = [
     "Answer",
     "AskOptions",
+    "Degrade",
     "Engine",
+    "Limits",
     "Session",
     "Store",
     "Watch",
@@ -35,7 +37,9 @@ __all__ = [
 _HOMES = {
     "Answer": "timeviper.inference.engine",
     "AskOptions": "timeviper.inference.engine",
+    "Degrade": "timeviper.inference.engine",
     "Engine": "timeviper.inference.engine",
+    "Limits": "timeviper.inference.engine",
     "Session": "timeviper.inference.session",
     "Store": "timeviper.inference.store",
     "Watch": "timeviper.inference.engine",
