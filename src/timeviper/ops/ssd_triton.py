@@ -30,6 +30,8 @@ from timeviper.ops.ssd_tiles_triton import Tiles, Walked
 _LARGEST = 128
 _JOIN_BLOCK = 1024
 _HEADS_BLOCK = 16
+# Tokens of a sequence up to which its results do not depend on others (docs/decisions/0020).
+_QUESTION = 1024
 # States up to this many values leave registers to spare in four warps.
 _SMALL_STATE = 64 * 64
 
@@ -524,8 +526,10 @@ class _Work:
 
     def tiles(self, x: Tensor, B: Tensor, C: Tensor) -> Tiles | None:
         """What the copy engine fetches, where one sequence has all tokens and sizes allow it."""
-        # Of several sequences, one's last tile would hold the first tokens of the next.
-        if sum(length > 0 for length in self.options.lengths) != 1:
+        # Of several sequences, one's last tile would hold the first tokens of the next. A short one
+        # takes the walk that it takes beside others: a question does not feel its batch.
+        lengths = self.options.lengths
+        if sum(length > 0 for length in lengths) != 1 or sum(lengths) <= _QUESTION:
             return None
         return Tiles.of(x, B, C, chunk=self.options.chunk, operand=self.operand)
 
