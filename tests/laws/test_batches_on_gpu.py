@@ -36,11 +36,12 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
     wide = replace(
         config.decoder,
         vocab_size=600,
+        # Few widths: each is compiled for.
         hidden_size=192,
-        intermediate_size=320,
-        num_heads=10,
+        intermediate_size=192,
+        num_heads=6,
         num_kv_heads=2,
-        head_dim=64,
+        head_dim=32,
         mamba=MambaConfig(num_heads=6, head_dim=32, state_size=64, n_groups=2, chunk_size=64),
         initializer_range=0.08,
     )

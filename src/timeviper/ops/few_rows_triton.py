@@ -68,16 +68,23 @@ def cut_of(outputs: int, width: int, *, parts: bool, rows: int = 1) -> Cut:
     return replace(cut, rows=tile, width=min(cut.width, 64), stages=5 if cut.channels < 128 else 4)
 
 
-def many_cut_of(rows: int) -> Cut:
-    """The cut for the product of some hundred rows.
+def many_cut_of(outputs: int, rows: int) -> Cut:
+    """The cut for the product of some hundred rows, as measured on an H100.
 
     Args:
+        outputs: rows of the weight.
         rows: how many; they do not change the kind of instruction.
     """
-    if rows <= 64:
-        tile = max(_FEWEST_ROWS, _power(rows))
-        return Cut(channels=64, width=128 if tile < 64 else 64, stages=4, rows=tile)
-    return Cut(channels=128, width=64, stages=4, rows=128, warps=8)
+    if rows <= 32:
+        return Cut(channels=64, width=128, stages=4, rows=max(_FEWEST_ROWS, _power(rows)))
+    if rows <= 64 or (rows <= 128 and outputs < _MANY_OUTPUTS):
+        # Small tiles: of few outputs there are enough for all multiprocessors.
+        return Cut(channels=64, width=64, stages=5, rows=64)
+    if rows <= 384:
+        # A fourth step in flight pays where there are several tiles of rows.
+        stages = 3 if rows <= 128 else 4
+        return Cut(channels=128, width=64, stages=stages, rows=128, warps=8)
+    return Cut(channels=128, width=64, stages=3, rows=256, warps=8)
 
 
 def _power(count: int) -> int:
@@ -131,7 +138,7 @@ def some_rows(
     if not _takes(x, weight):
         return few_rows_torch.few_rows(x, weight, relu2=relu2)
     y = x.new_empty(len(x), len(weight))
-    _launch_some(x, weight, y, many_cut_of(len(x)), relu2=relu2)
+    _launch_some(x, weight, y, many_cut_of(len(weight), len(x)), relu2=relu2)
     return y
 
 

@@ -29,7 +29,7 @@ def _any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("relu2", [False, True])
 @pytest.mark.parametrize("outputs", [20, 40, 200])
-@pytest.mark.parametrize("rows", [1, 16, 70, 140])
+@pytest.mark.parametrize("rows", [1, 16, 70, 140, 400])
 @pytest.mark.parametrize("op", [few_rows, some_rows])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_piece(
