@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 import timeviper
+from timeviper.core.device import free_bytes
 from timeviper.core.errors import LayoutError
 from timeviper.inference.files.compress import Compress
 from timeviper.inference.files.sealed import check_hashes, damaged
@@ -35,7 +37,9 @@ from timeviper.inference.state_info import (
     read_info,
 )
 from timeviper.inference.state_parts import StateReader, entries_of, layers_of, sites_of
+from timeviper.inference.survival import twice
 from timeviper.inference.timing import Timing
+from timeviper.model.state import DecoderState
 from timeviper.processing.clip_tokens import PromptTokens
 
 
@@ -55,6 +59,12 @@ class SaveOptions:
 
 
 EXACT = SaveOptions()
+# Bytes that a question and its answer may want beside a state.
+_ROOM = 2**30
+_IN_HOST = (
+    "long keys and values lie in host memory, because the device has no room for them: slower, "
+    "and the same answers"
+)
 
 
 def save_state(
@@ -117,6 +127,7 @@ def load_state(path: Path | str, encoder: VideoEncoder, *, verify: bool = True) 
 
     Raises:
         StateFileError: not a whole state file of this version, or of another model.
+        CapacityError: it does not fit, with its long keys in host memory neither.
     """
     header = read_info(path)
     info = header.info
@@ -124,21 +135,41 @@ def load_state(path: Path | str, encoder: VideoEncoder, *, verify: bool = True) 
     if verify:
         check_hashes(header.sealed)
     tensors = map_file(header.sealed)
-    reader = StateReader(tensors=tensors, dtype=encoder.dtype, device=encoder.device)
     try:
-        state = reader.state(info.layers, info.sites)
+        state, said = _resident(info, tensors, encoder)
         return EncodedVideo(
             state=state,
             prefix=PromptTokens(_array(tensors, "prefix.ids"), _array(tensors, "prefix.kinds")),
             times=_array(tensors, "times"),
             duration_seconds=info.duration_seconds,
             tokens=info.tokens,
-            notes=(*info.notes, *_notes(info, encoder)),
+            notes=(*info.notes, *_notes(info, encoder), *said),
             timing=Timing(**asdict(info.timing)),
             pixels=info.pixels,
         )
     except (KeyError, LayoutError, RuntimeError) as error:
         raise damaged(header.sealed.path, f"tensors that do not fit its header: {error}") from None
+
+
+def _resident(
+    info: StateInfo, tensors: Mapping[str, Tensor], encoder: VideoEncoder
+) -> tuple[DecoderState, tuple[str, ...]]:
+    """The state where the model computes; its long keys in host memory where they do not fit."""
+    device = encoder.device
+
+    def read(*, keys_in_host: bool) -> tuple[DecoderState, tuple[str, ...]]:
+        reader = StateReader(
+            tensors=tensors, dtype=encoder.dtype, device=device, keys_in_host=keys_in_host
+        )
+        said = (_IN_HOST,) if keys_in_host else ()
+        return reader.state(info.layers, info.sites), said
+
+    away = partial(read, keys_in_host=True)
+    # A CPU has no other memory; on a GPU questions and answers want room as well.
+    full = device.type == "cuda" and info.state_bytes + _ROOM > free_bytes(device)
+    first = away if full or encoder.keys_in_host else partial(read, keys_in_host=False)
+    doing = f"the state of {info.frames:,} frames"
+    return twice(first, again=away, device=device, doing=doing, do="free memory of the device")
 
 
 def _parts(

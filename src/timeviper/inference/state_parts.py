@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from timeviper.core.errors import LayoutError
 from timeviper.inference.files.compress import Compress, from_fp8, num_blocks, to_fp8
 from timeviper.inference.files.tensor_file import Entry, entry_of
 from timeviper.inference.state_info import LayerInfo, SiteInfo
+from timeviper.model.keys import LEAST_IN_HOST, fresh, in_host
 from timeviper.model.state import (
     AttentionMemory,
     DecoderState,
@@ -68,11 +70,13 @@ class StateReader:
         tensors: of the file, on the CPU.
         dtype: number format that the model computes in.
         device: where it computes.
+        keys_in_host: whether long keys and values stay in host memory, page-locked for a GPU.
     """
 
     tensors: Mapping[str, Tensor]
     dtype: torch.dtype
     device: torch.device
+    keys_in_host: bool = False
 
     def state(self, layers: Sequence[LayerInfo], sites: Sequence[SiteInfo | None]) -> DecoderState:
         """The state; tensors that need no other format and no other device are not copied.
@@ -114,17 +118,34 @@ class StateReader:
         return PendingTransfer(info.seen, dropped, parked)
 
     def _attention(self, name: str, lengths: tuple[int, ...]) -> AttentionMemory:
+        if self.keys_in_host and len(lengths) == 1 and lengths[0] >= LEAST_IN_HOST:
+            rows = [self._in_host(f"{name}.{letter}", lengths[0]) for letter in "kv"]
+            return fresh(rows[0], rows[1], lengths)
         k, v = self._packed(f"{name}.k"), self._packed(f"{name}.v")
         return extend(None, k, v, lengths=lengths)
 
-    def _packed(self, name: str) -> Tensor:
+    def _in_host(self, name: str, length: int) -> Tensor:
+        """One row that stays here; one of another length than told is no such row."""
+        found = self._packed(name, torch.device("cpu"))
+        if len(found) != length:
+            raise LayoutError(want=f"{length} keys", got=len(found), do="encode the video again")
+        place = torch.empty(0, dtype=found.dtype, device=self.device)
+        row = in_host((1, *found.shape), place)
+        row[0] = found
+        return row
+
+    def _packed(self, name: str, device: torch.device | None = None) -> Tensor:
         if name + _FP8 not in self.tensors:
-            return self._computed(name, self.dtype)
-        small, scales = (self.tensors[name + end].to(self.device) for end in (_FP8, _SCALES))
+            return self._computed(name, self.dtype, device)
+        small, scales = (
+            self.tensors[name + end].to(device or self.device) for end in (_FP8, _SCALES)
+        )
         return from_fp8(small, scales, self.dtype)
 
-    def _computed(self, name: str, dtype: torch.dtype) -> Tensor:
-        return self.tensors[name].to(self.device, dtype)
+    def _computed(
+        self, name: str, dtype: torch.dtype, device: torch.device | None = None
+    ) -> Tensor:
+        return self.tensors[name].to(device or self.device, dtype)
 
 
 def _layer_info(memory: Memory) -> LayerInfo:

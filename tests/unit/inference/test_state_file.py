@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.tolerances import TOL
 from tests.toy_engine import noise, toy_config, toy_engine, toy_model, toy_processor
-from timeviper.core.errors import StateFileError
+from timeviper.core.errors import CapacityError, LayoutError, StateFileError
+from timeviper.inference import state_parts
 from timeviper.inference.engine import AskOptions, Engine
 from timeviper.inference.files.compress import Compress
+from timeviper.inference.files.tensor_file import map_file
 from timeviper.inference.files.whole_file import whole_file
+from timeviper.inference.planning.live_bytes import LiveBytes
 from timeviper.inference.state_file import (
     SaveOptions,
     load_state,
@@ -27,6 +31,8 @@ from timeviper.inference.state_info import (
     read_thumbnails,
     verify_file,
 )
+from timeviper.inference.state_parts import StateReader
+from timeviper.model.keys import in_host
 from timeviper.model.state import AttentionMemory
 from timeviper.processing.prompt import TimePrompt
 
@@ -216,3 +222,62 @@ def test_conversations_without_a_video_and_empty_notes_are_saved_as_well(engine,
     loaded = load_state(tmp_path / "a.tvstate", engine.encoder)
     assert loaded.frames == 0
     assert torch.equal(_scores(engine, loaded), _scores(engine, nothing))
+
+
+class _Full:
+    """An allocator that refuses its n-th request, or from then on every one."""
+
+    def __init__(self, number: int, *, ever: bool = False) -> None:
+        self.left, self.ever = number, ever
+
+    def __call__(self, size: int) -> None:
+        self.left -= 1
+        if self.left == 0 or (self.ever and self.left < 0):
+            raise torch.OutOfMemoryError
+
+
+def test_a_state_that_does_not_fit_keeps_its_long_keys_in_host_memory(
+    engine, encoded, tmp_path, monkeypatch
+) -> None:
+    target = tmp_path / "a.tvstate"
+    # Numbers that are widened take memory when they are loaded.
+    save_state(encoded, target, engine.encoder, SaveOptions(compress=Compress.BF16))
+    want = load_state(target, engine.encoder)
+    assert not any("host memory" in note for note in want.notes)
+    made: list[tuple[int, ...]] = []
+
+    def room(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+        made.append(shape)
+        return in_host(shape, like)
+
+    monkeypatch.setattr(state_parts, "LEAST_IN_HOST", 24)
+    monkeypatch.setattr(state_parts, "in_host", room)
+    with LiveBytes(refuse=_Full(3)):
+        got = load_state(target, engine.encoder)
+    assert made
+    assert all(shape[1] >= 24 for shape in made)
+    assert any("lie in host memory" in note for note in got.notes)
+    assert engine.ask(got, "When?", SHORT).text == engine.ask(want, "When?", SHORT).text
+    # Running out of memory is not a damaged file.
+    with (
+        LiveBytes(refuse=_Full(3, ever=True)),
+        pytest.raises(CapacityError, match="the state of 20 frames"),
+    ):
+        load_state(target, engine.encoder)
+
+
+def test_a_row_of_another_length_than_told_is_damage(path, engine, monkeypatch) -> None:
+    monkeypatch.setattr(state_parts, "LEAST_IN_HOST", 1)
+    header = read_info(path)
+    layers = tuple(
+        replace(one, lengths=(one.lengths[0] + 1,)) if one.kind == "attention" else one
+        for one in header.info.layers
+    )
+    reader = StateReader(
+        tensors=map_file(header.sealed),
+        dtype=torch.float64,
+        device=torch.device("cpu"),
+        keys_in_host=True,
+    )
+    with pytest.raises(LayoutError, match="keys"):
+        reader.state(layers, header.info.sites)
