@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from timeviper.cli.terminal import counting
+from timeviper.cli.terminal import counting, print_note
 
 if TYPE_CHECKING:
     from timeviper.inference.watch import Progress as Report
@@ -21,7 +21,7 @@ def following(words: str) -> Generator[Watch, None, None]:
         words: what is being done.
 
     Yields:
-        What an engine's calls take as `watch`; silent where stderr is not a terminal.
+        What an engine's calls take as `watch`; without a bar where stderr is not a terminal.
     """
     from timeviper.inference.watch import Stage, Watch
 
@@ -32,4 +32,4 @@ def following(words: str) -> Generator[Watch, None, None]:
             if report.stage is Stage.VIDEO:
                 bars.update(bar, completed=report.done, total=report.total)
 
-        yield Watch(progress=show)
+        yield Watch(progress=show, note=lambda words: print_note(words, bars.console))

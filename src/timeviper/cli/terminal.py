@@ -57,6 +57,11 @@ def print_error(error: TimeviperError) -> None:
     messages().print(text, soft_wrap=True)
 
 
-def print_note(words: str) -> None:
-    """Say something on stderr that the user should know but need not act upon."""
-    messages().print(Text(f"note: {words}", style="yellow"), soft_wrap=True)
+def print_note(words: str, console: Console | None = None) -> None:
+    """Say something on stderr that the user should know but need not act upon.
+
+    Args:
+        words: a sentence.
+        console: where bars are drawn meanwhile, if anywhere.
+    """
+    (console or messages()).print(Text(f"note: {words}", style="yellow"), soft_wrap=True)

@@ -83,7 +83,7 @@ class Gate:
             source: an open video.
             plan: prompt of a conversation about it.
             sampling: moments to look at.
-            watch: follows and stops the work.
+            watch: told first what was changed; follows and stops the work.
 
         Returns:
             The encoded video; its notes tell what was changed.
@@ -92,6 +92,7 @@ class Gate:
             CapacityError: it does not fit, with the numbers and what would help.
         """
         encoder, said = self.admit(plan, sampling.times, fresh=True)
+        watch.say(*said)
         encoded = encoder.encode(source, plan, sampling, watch=watch)
         return replace(encoded, notes=(*encoded.notes, *said)) if said else encoded
 

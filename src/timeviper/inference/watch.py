@@ -58,15 +58,24 @@ class Watch:
     Args:
         progress: called with each report, or None.
         cancel: asked once a clip of frames and once a token; work stops when it says True.
+        note: called before long work with a sentence about what was changed so that it fits;
+            results tell it again.
     """
 
     progress: Callable[[Progress], None] | None = None
     cancel: Callable[[], bool] | None = None
+    note: Callable[[str], None] | None = None
 
     def tell(self, stage: Stage, done: int, total: int) -> None:
         """Report to the caller, if it listens."""
         if self.progress is not None:
             self.progress(Progress(stage=stage, done=done, total=total))
+
+    def say(self, *sentences: str) -> None:
+        """Tell the caller what was changed, if it listens."""
+        if self.note is not None:
+            for sentence in sentences:
+                self.note(sentence)
 
     def check(self, doing: str) -> None:
         """Stop here when the caller asked for it.

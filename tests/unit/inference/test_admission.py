@@ -52,11 +52,15 @@ def test_what_fits_in_smaller_chunks_is_read_so_and_told() -> None:
     assert small < large
     limited = _engine(Limits(bytes=(small + large) // 2))
     want = _engine(UNLIMITED).ask(FRAMES, "When?", SHORT)
-    got = limited.ask(FRAMES, "When?", SHORT)
+    heard: list[object] = []
+    got = limited.ask(FRAMES, "When?", SHORT, watch=Watch(progress=heard.append, note=heard.append))
     assert got.text == want.text
     assert got.frames == want.frames == 260
     told = [note for note in got.notes if "chunks of" in note]
     assert len(told) == 1
+    # Before a frame is read.
+    assert heard[0] == told[0]
+    assert isinstance(heard[1], Progress)
     assert re.search(r"chunks of [\d,]+ tokens instead of 2,048", told[0])
     assert set(got.notes) - set(told) == set(want.notes)
     # The engine itself is as before: the next video may be short.
