@@ -1,10 +1,11 @@
 """Time the Triton scan on a CUDA device against the chunked scan of plain torch.
 
-    python -m benchmarks.scan_gpu [--out FILE] [--rounds 20] [--cases NAME ...] [--tune]
+    python -m benchmarks.scan_gpu [--out FILE] [--rounds 20] [--cases NAME ...] [--tune] [--layer]
 
 First both are held against the float64 oracle at a small shape. A case whose two scans disagree,
 in outputs, states or any gradient, prints the distances and no times. --tune prints the times of
-other ways to launch instead.
+other ways to launch instead; --layer those of the convolution, the scan and the gated norm of one
+9B layer in turn, 163,840 tokens by chunks of 8,192 with carried memory.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import median_ms
+from benchmarks.gpu import median_ms, save
 from timeviper.ops import ssd_reference, ssd_triton
+from timeviper.ops.conv1d import causal_conv1d
+from timeviper.ops.norm import gated_rms_norm
 from timeviper.ops.ssd import ssd
 
 # Relative distances; the oracle's are those of tests/tolerances.py.
@@ -256,6 +259,99 @@ def tune(name: str, case: Case, rounds: int) -> dict[str, Any]:
     return {"case": name, "tuning": report}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What lies between the projections of one 9B layer, for tokens that were projected already."""
+
+    case: Case = CASES["nano9b_prefill"]
+    chunk: int = 8_192
+
+    @property
+    def inner(self) -> int:
+        """Channels of the scan's inputs."""
+        return self.case.heads * self.case.head_dim
+
+    @property
+    def wide(self) -> int:
+        """Channels of the convolution."""
+        return self.inner + 2 * self.case.groups * self.case.size
+
+    def draw(self) -> dict[str, Tensor]:
+        """Projected tokens (gate, convolution, steps side by side) and weights."""
+        generator = torch.Generator("cuda").manual_seed(0)
+        kind: dict[str, Any] = {"generator": generator, "device": "cuda", "dtype": torch.bfloat16}
+        heads = self.case.heads
+        return {
+            "rows": torch.randn(sum(self.case.lengths), self.inner + self.wide + heads, **kind),
+            "conv": torch.randn(self.wide, 4, **kind),
+            "conv_bias": torch.randn(self.wide, **kind),
+            "norm": torch.ones(self.inner, device="cuda", dtype=torch.bfloat16),
+            "A": -torch.linspace(1.0, 16.0, heads, device="cuda"),
+            "D": torch.ones(heads, device="cuda"),
+            "dt_bias": torch.full((heads,), -4.0, device="cuda"),
+        }
+
+    def convolve(self, w: dict[str, Tensor], rows: Tensor, tail: Tensor | None) -> Any:
+        """Convolution and SiLU of a chunk; with the tail for the next."""
+        conv_in = rows[:, self.inner : self.inner + self.wide]
+        return causal_conv1d(conv_in, w["conv"], w["conv_bias"], tail, lengths=(len(rows),))
+
+    def scan(self, w: dict[str, Tensor], rows: Tensor, mixed: Tensor, state: Tensor | None) -> Any:
+        """Scan of a chunk; with the state for the next."""
+        leaves = {**w, "packed": mixed, "dt": rows[:, self.inner + self.wide :]}
+        given = operands(leaves, self.case)
+        return ssd(**given, state=state, lengths=(len(rows),), dt_softplus=True)
+
+    def gate(self, w: dict[str, Tensor], rows: Tensor, y: Tensor) -> Tensor:
+        """Gate and group norm of a chunk."""
+        size = self.inner // self.case.groups
+        z = rows[:, : self.inner]
+        return gated_rms_norm(y.flatten(1), z, w["norm"], eps=1e-5, group_size=size)
+
+    def run(self, w: dict[str, Tensor], chunk: int, parts: str = "csg") -> Tensor:
+        """The last chunk's output; parts that are left out take what was there before the first."""
+        tail = state = None
+        pieces = w["rows"].split(chunk)
+        mixed, _ = self.convolve(w, pieces[0], None)
+        out = y = self.scan(w, pieces[0], mixed, None)[0]
+        for rows in pieces:
+            if "c" in parts:
+                mixed, tail = self.convolve(w, rows, tail)
+            if "s" in parts:
+                y, state = self.scan(w, rows, mixed, state)
+            if "g" in parts:
+                out = self.gate(w, rows, y)
+        return out
+
+
+def layer(rounds: int) -> dict[str, Any]:
+    """Milliseconds of the layer and of its parts alone; chunks are held against one call first."""
+    case = Layer()
+    with torch.no_grad():
+        w = case.draw()
+        tokens = len(w["rows"])
+        few = {**w, "rows": w["rows"][: 4 * case.chunk]}
+        apart = gap(case.run(few, case.chunk), case.run(few, 4 * case.chunk)[-case.chunk :])
+        if not apart <= LARGE:
+            return {"refused": apart}
+        # What runs before the loop, once, is taken off.
+        once = median_ms(lambda: case.run(w, case.chunk, ""), rounds=rounds)
+        found = {
+            parts: median_ms(lambda p=parts: case.run(w, case.chunk, p), rounds=rounds) - once
+            for parts in ("csg", "c", "s", "g")
+        }
+    names = {"csg": "whole", "c": "convolution", "s": "scan", "g": "gate and norm"}
+    values = {"c": 2 * case.wide, "s": case.wide + case.inner, "g": 3 * case.inner}
+    values["csg"] = sum(values.values())
+    return {
+        "tokens": tokens,
+        "chunk": case.chunk,
+        "chunks_apart": apart,
+        "ms": {names[p]: ms for p, ms in found.items()},
+        "gigabytes": {names[p]: 2 * v * tokens / 1e9 for p, v in values.items()},
+    }
+
+
 def main() -> None:
     """Check, time, print, file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -263,9 +359,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--tune", action="store_true", help="time other ways to launch")
+    parser.add_argument("--layer", action="store_true", help="time a 9B layer's parts in turn")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("this benchmark needs a CUDA device; benchmarks/scan_cpu.py does not")
+    if options.layer:
+        save({"layer": layer(options.rounds)}, options.out)
+        return
     report: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
         "versions": {name: version(name) for name in ("torch", "triton")},

@@ -24,6 +24,8 @@ _ALIGNED = 16
 # What the chip was seen to compute right and fast; small states leave room for two programs of
 # the other walk beside each other.
 _CHUNK, _SIZE, _WIDTHS = 64, 128, ()
+# Tiles are under way for two chunks: one alone leaves the walk waiting for memory.
+_STAGES = 4
 
 
 class Walked(NamedTuple):
@@ -50,15 +52,14 @@ class Walked(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
-    """x, B and C of one sequence as matrices with a token a row, and B and C as they came.
+    """x, B and C of one sequence as matrices with a token a row.
 
     Args:
         x: (token, head x channel).
         B: (token, group x state).
         C: like `B`.
         heads: number of heads.
-        B_view: (token, group, state).
-        C_view: like `B_view`.
+        groups: number of groups of B and C.
         operand: dtype of matrix operands.
     """
 
@@ -66,8 +67,7 @@ class Tiles:
     B: Tensor
     C: Tensor
     heads: int
-    B_view: Tensor
-    C_view: Tensor
+    groups: int
     operand: torch.dtype
 
     @classmethod
@@ -89,44 +89,14 @@ class Tiles:
             return None
         if not made_for or x.dtype != torch.bfloat16:
             return None
-        return cls(
-            x=x_rows, B=b_rows, C=c_rows, heads=x.shape[1], B_view=B, C_view=C, operand=operand
-        )
+        heads, groups = x.shape[1], B.shape[1]
+        return cls(x=x_rows, B=b_rows, C=c_rows, heads=heads, groups=groups, operand=operand)
 
-    def scores(self, chunks: Tensor, *, count: int) -> Tensor:
-        """C of each token times B of each one before it in its chunk, for all heads of a group.
-
-        Args:
-            chunks: table of the chunks.
-            count: number of chunks.
-
-        Returns:
-            (chunk x group x Q, Q) in the dtype of operands, zero above the diagonal.
-        """
-        groups = self.B_view.shape[1]
-        shape = (count * groups * _CHUNK, _CHUNK)
-        found = torch.empty(shape, device=self.x.device, dtype=self.operand)
-        scores_kernel[(count, groups)](
-            kernels.View.of(self.B_view),
-            kernels.View.of(self.C_view),
-            found,
-            chunks,
-            groups,
-            N=_SIZE,
-            Q=_CHUNK,
-            OPERAND=_TRITON_DTYPES[self.operand],
-            num_warps=4,
-        )
-        return found
-
-    def walk(
-        self, walked: Walked, scores: Tensor, *, chunks: int, segments: int, part: tuple[int, int]
-    ) -> None:
+    def walk(self, walked: Walked, *, chunks: int, segments: int, part: tuple[int, int]) -> None:
         """Walk some channels of every head through every segment; outputs and last states.
 
         Args:
             walked: what else is read and written.
-            scores: from `scores`.
             chunks: number of chunks.
             segments: number of segments.
             part: first channel of a head and how many; a power of two from 16.
@@ -136,11 +106,10 @@ class Tiles:
         found = [TensorDescriptor.from_tensor(rows, block) for rows, block in tiles]
         tiles_kernel[(self.heads, segments)](
             *found,
-            TensorDescriptor.from_tensor(scores, [_CHUNK, _CHUNK]),
             walked,
             chunks,
             HEADS=self.heads,
-            RATIO=self.heads // self.B_view.shape[1],
+            RATIO=self.heads // self.groups,
             P=self.x.shape[1] // self.heads,
             N=_SIZE,
             Q=_CHUNK,
@@ -149,7 +118,7 @@ class Tiles:
             OPERAND=_TRITON_DTYPES[self.operand],
             # Four warps: Triton 3.6 lays eight over 64 rows as if there were 128.
             num_warps=4,
-            num_stages=3,
+            num_stages=_STAGES,
         )
 
 
@@ -168,37 +137,11 @@ def _rows(values: Tensor) -> Tensor | None:
 
 
 @no_type_check
-@triton.jit
-def scores_kernel(
-    B: kernels.View,
-    C: kernels.View,
-    scores: tl.tensor,
-    chunks: tl.tensor,
-    num_groups: tl.tensor,
-    N: tl.constexpr,
-    Q: tl.constexpr,
-    OPERAND: tl.constexpr,
-) -> None:
-    """Scores of one chunk and group: all its heads share them, and both parts of a head."""
-    chunk = tl.program_id(0).to(tl.int64)
-    group = tl.program_id(1).to(tl.int64)
-    i, n = tl.arange(0, Q), tl.arange(0, N)
-    token = tl.load(chunks + 2 * chunk)
-    seen = i < tl.load(chunks + 2 * chunk + 1).to(tl.int32)
-    b_i = kernels.part(B, group, token, seen, n, N, True).to(OPERAND)
-    c_i = kernels.part(C, group, token, seen, n, N, True).to(OPERAND)
-    found = tl.where(i[:, None] >= i[None, :], tl.dot(c_i, tl.trans(b_i)), 0.0)
-    to = scores + (chunk * num_groups + group) * (Q * Q) + i[:, None] * Q + i[None, :]
-    tl.store(to, found.to(OPERAND))
-
-
-@no_type_check
 @triton.jit(do_not_specialize=_COUNTS)
 def tiles_kernel(
     x: tl.tensor_descriptor,
     B: tl.tensor_descriptor,
     C: tl.tensor_descriptor,
-    scores: tl.tensor_descriptor,
     io: Walked,
     num_chunks: tl.tensor,
     HEADS: tl.constexpr,
@@ -238,20 +181,20 @@ def tiles_kernel(
         last = tl.load(io.sums + at + Q - 1)
         b_i = B.load([at_token, column]).to(OPERAND)
         x_i = x.load([at_token, channel]).to(OPERAND)
-        s_i = scores.load([((chunk * (HEADS // RATIO) + group) * Q).to(tl.int32), 0])
         c_i = C.load([at_token, column]).to(OPERAND)
-        log2 = sum_i * 1.4426950408889634
-        # Spans of the future are scored zero; without the bound their power would overflow.
-        spans = tl.minimum(log2[:, None] - log2[None, :], 0.0)
-        mixed = s_i.to(tl.float32) * (tl.exp2(spans) * step_i[None, :])
-        mixed = tl.where(i[:, None] == i[None, :], mixed + direct, mixed).to(OPERAND)
-        read = tl.dot(c_i, state.to(OPERAND))
-        out = tl.dot(mixed, x_i, acc=read * tl.exp(sum_i)[:, None])
-        y, seen = io.y + (token * HEADS + head) * P, i < (end - token).to(tl.int32)
-        to = y + (i.to(tl.int64)[:, None] * (HEADS * P) + p.to(tl.int64)[None, :])
-        tl.store(to, out.to(io.y.dtype.element_ty), mask=seen[:, None])
+        # The state moves on first: what outputs read of it waits in shared memory.
+        old = state.to(OPERAND)
         weight = step_i * tl.exp(last - sum_i)
         enters, stays = (x_i * weight[:, None]).to(OPERAND), state * tl.exp(last)
         state = tl.dot(tl.trans(b_i), enters, acc=stays)
+        log2 = sum_i * 1.4426950408889634
+        # Masked before the power: a future span would overflow it.
+        spans = tl.where(i[:, None] >= i[None, :], log2[:, None] - log2[None, :], float("-inf"))
+        mixed = tl.dot(c_i, tl.trans(b_i)) * (tl.exp2(spans) * step_i[None, :])
+        mixed = tl.where(i[:, None] == i[None, :], mixed + direct, mixed).to(OPERAND)
+        out = tl.dot(mixed, x_i, acc=tl.dot(c_i, old) * tl.exp(sum_i)[:, None])
+        y, seen = io.y + (token * HEADS + head) * P, i < (end - token).to(tl.int32)
+        to = y + (i.to(tl.int64)[:, None] * (HEADS * P) + p.to(tl.int64)[None, :])
+        tl.store(to, out.to(io.y.dtype.element_ty), mask=seen[:, None])
     if io.ends is not None:
         kernels.store_turned(io.ends, own, p, n, state, P, N)

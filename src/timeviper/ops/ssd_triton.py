@@ -542,16 +542,9 @@ class _Work:
     ) -> None:
         """Walk every segment by tiles; `states` are its first ones and room for its last ones."""
         y, direct = emit
-        scores = tiles.scores(self.chunks, count=self.num_chunks)
         walked = Walked(direct, y, given.steps, given.sums, *states, self.segments)
         for part in _parts(self.head_dim):
-            tiles.walk(
-                walked,
-                scores,
-                chunks=self.num_chunks,
-                segments=len(self.plan.segments),
-                part=part,
-            )
+            tiles.walk(walked, chunks=self.num_chunks, segments=len(self.plan.segments), part=part)
 
     def join(
         self, ends: Tensor, decays: Tensor, state: Tensor | None, *, reverse: bool
