@@ -16,6 +16,8 @@ from timeviper.ops.fronts import Fronts
 _HALF = (torch.float16, torch.bfloat16)
 # The widest head that all of the kernels hold.
 _WIDEST_HEAD = 128
+# Queries of several questions at once: each split of what lies in front of them leaves an output.
+_AT_ONCE = 256
 
 
 def attention(
@@ -65,17 +67,27 @@ def attention(
             counts[s] = len(some)
         else:
             outs[s] = _alone(some, fronts[s], k[s, :keys], v[s, :keys], **call)
-    if not any(counts):
-        return torch.cat(outs)
-    whole = sum(counts) == len(q)
-    asked = q if whole else torch.cat([rows[s] for s, count in enumerate(counts) if count])
-    filled = [keys if count else 0 for keys, count in zip(k_lengths, counts, strict=True)]
-    found = _questions(asked, fronts, k, v, q_lengths=counts, k_lengths=filled, **call)
-    if whole:
-        return found
-    for s, piece in enumerate(found.split(counts)):
-        outs[s] = piece if counts[s] else outs[s]
+    for first, end in _groups(counts):
+        inside = range(first, end)
+        asked = torch.cat([rows[s] for s in inside if counts[s]])
+        sizes = [count if s in inside else 0 for s, count in enumerate(counts)]
+        filled = [keys if size else 0 for keys, size in zip(k_lengths, sizes, strict=True)]
+        found = _questions(asked, fronts, k, v, q_lengths=sizes, k_lengths=filled, **call)
+        for s, piece in zip(inside, found.split(sizes[first:end]), strict=True):
+            outs[s] = piece if counts[s] else outs[s]
     return torch.cat(outs)
+
+
+def _groups(counts: Sequence[int]) -> list[tuple[int, int]]:
+    """Stretches of sequences with some queries each, but not many in all."""
+    found: list[tuple[int, int]] = []
+    first, held = 0, 0
+    for s, count in enumerate(counts):
+        if held and held + count > _AT_ONCE:
+            found.append((first, s))
+            first, held = s, 0
+        held += count
+    return [*found, (first, len(counts))] if held else found
 
 
 def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:

@@ -138,6 +138,23 @@ def test_which_kernels_take_what(calls: CALLS) -> None:
 
 
 @torch.no_grad()
+def test_many_questions_go_some_at_a_time(calls: CALLS, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_AT_ONCE", 5)
+    q_lengths, k_lengths = [2, 2, 0, 2, 4, 2], [5, 4, 1, 2, 60, 2]
+    q, (k, v), film = torch.randn(12, 6, 8).double(), cached_keys(k_lengths), shared_keys(70)
+    before = [film, film, None, None, film, film]
+    call = {"q_lengths": q_lengths, "k_lengths": k_lengths, "causal": True}
+    got = room.attention(q, k, v, **call, shared=before).split(q_lengths)
+    packed = [(name, count) for name, count, _ in calls if name in ("front", "packed")]
+    assert packed == [("front", 4), ("packed", 4), ("front", 4), ("packed", 4)]
+    for s, rows in enumerate(q.split(q_lengths)):
+        alone = {"q_lengths": q_lengths[s : s + 1], "k_lengths": k_lengths[s : s + 1]}
+        here = slice(s, s + 1)
+        want = room.attention(rows, k[here], v[here], **alone, shared=before[here])
+        close(f"sequence {s}", got=got[s], want=want, tol=TOL.attention.f64)
+
+
+@torch.no_grad()
 def test_no_queries_or_no_keys_give_zeros(calls: CALLS) -> None:
     k, v = cached_keys([0, 0])
     q = torch.randn(3, 4, 8).double()
