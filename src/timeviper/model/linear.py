@@ -100,9 +100,14 @@ def _each(layer: nn.Module, x: Operand, *, sizes: Sequence[int]) -> Float[Tensor
     """Runs of rows one after another, as each would be alone."""
     if not isinstance(x, Tensor):
         return layer(x)
-    products = [gather if size <= 0 else apply for size in sizes]
     rows = x.split([abs(size) for size in sizes])
-    return torch.cat([product(layer, some) for product, some in zip(products, rows, strict=True)])
+    # A library may choose a kernel by how rows are aligned: copied, they begin as they do alone.
+    return torch.cat(
+        [
+            gather(layer, some) if size <= 0 else layer(some.clone())
+            for size, some in zip(sizes, rows, strict=True)
+        ]
+    )
 
 
 def _runs(lengths: Sequence[int]) -> list[int]:
