@@ -145,7 +145,7 @@ class Bench:
 
     def time(self, name: str, run: Callable[[], object], frames: int, layers: int) -> float:
         """Frames a second of a call."""
-        ms = 1.0 if self.toy else median_ms(run, rounds=4, warmup=1)
+        ms = 1.0 if self.toy else median_ms(run, rounds=6, warmup=3)
         if self.toy:
             run()
         rate = frames / ms * 1e3
