@@ -228,7 +228,7 @@ def squeezed(model: TimeViper, engine: Engine, plan: PromptPlan, frames: int) ->
         }
         share = (least["chunks"] + least["drop" if other else "host"]) // 2
         peak()
-        torch.cuda.set_per_process_memory_fraction((share + 2**27) / total)
+        torch.cuda.set_per_process_memory_fraction((share + 2**28) / total)
         try:
             spent, encoded = timed(lambda e=limited: e.encode(film))
             answer = limited.ask(encoded, QUESTION, SHORT)

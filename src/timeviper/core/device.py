@@ -59,14 +59,20 @@ def total_bytes(device: torch.device) -> int:
     return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _allowed())
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that new tensors can take: on a GPU what the allocator holds empty as well."""
+def free_bytes(device: torch.device, *, holes: bool = True) -> int:
+    """Memory that new tensors can take.
+
+    Args:
+        device: where.
+        holes: on a GPU count what the allocator holds empty as well; between blocks in use a
+            large tensor may find no place there.
+    """
     if device.type == "cuda":
         # The limit of `set_per_process_memory_fraction` bites before the device is full.
         share = torch.cuda.get_per_process_memory_fraction(device)
         free, total = torch.cuda.mem_get_info(device)
         reserved = torch.cuda.memory_reserved(device)
-        empty = reserved - torch.cuda.memory_allocated(device)
+        empty = reserved - torch.cuda.memory_allocated(device) if holes else 0
         return min(free, max(0, int(share * total) - reserved)) + empty
     used = _number(Path("/sys/fs/cgroup/memory.current")) or 0
     return min(_available(), max(0, _allowed() - used))

@@ -18,6 +18,7 @@ from timeviper.inference.ladder import Rung, in_host, rungs, sentences
 from timeviper.inference.planning.advice import Load, advise
 from timeviper.inference.planning.planner import Setting
 from timeviper.inference.prefill import EncodedVideo, VideoEncoder
+from timeviper.inference.survival import release
 from timeviper.inference.watch import Watch
 from timeviper.model.config import TransferPlan
 from timeviper.model.linear import Fp8Linear
@@ -116,6 +117,9 @@ class Gate:
         there = self._there() + held
         if not len(times) or self.most(plan, len(times)) * _PLENTY <= there:
             return self._encoder, ()
+        # Every GiB counts now: what nobody uses goes back, and no large tensor hopes for a hole.
+        release(self._encoder.device)
+        there = self._there(holes=False) + held
         load = self.load(plan, times)
         ways = rungs(
             load,
@@ -146,9 +150,9 @@ class Gate:
         free, most = free_bytes(_HOST), self._limits.host_bytes
         return free if most is None else min(free, most)
 
-    def _there(self) -> int:
+    def _there(self, *, holes: bool = True) -> int:
         """Bytes for a video: beside the weights, which are there already."""
-        free = free_bytes(self._encoder.device)
+        free = free_bytes(self._encoder.device, holes=holes)
         if self._limits.bytes is None:
             return free
         return min(free, self._limits.bytes - self._weights)

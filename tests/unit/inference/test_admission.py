@@ -178,3 +178,22 @@ def test_tokens_are_dropped_only_by_leave_and_questions_follow(
             replace(small, degrade=Degrade.ANY),
             dropping=MODEL.config.decoder.transfer,
         ).admit(PLAN, np.arange(260.0))
+
+
+def test_when_every_gib_counts_no_hole_between_blocks_is_hoped_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An allocator's empty blocks, which a CPU does not have, are told of here by hand."""
+    asked: list[bool] = []
+    large = _needs(256)
+
+    def free(device: torch.device, *, holes: bool = True) -> int:
+        asked.append(holes)
+        return large + 2**20 if holes else 2**16
+
+    monkeypatch.setattr(admission, "free_bytes", free)
+    gate = Gate(_engine(UNLIMITED).encoder, UNLIMITED)
+    with pytest.raises(CapacityError):
+        gate.admit(PLAN, np.arange(260.0))
+    # First the quick look, which a video that needs half of it would pass.
+    assert asked[:2] == [True, False]
