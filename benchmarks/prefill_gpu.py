@@ -74,9 +74,12 @@ def read(
     """Read frames in chunks as the engine does; where `marks` are wanted, times at each."""
     began, state = time.perf_counter(), None
     total = frames * TOKENS_A_FRAME
+    whole = total // chunk * chunk
     for start in range(0, total, chunk):
         count = min(chunk, total - start)
-        passed = [m for m in MARKS if start < m * TOKENS_A_FRAME <= start + count]
+        # In a whole chunk: a short one at the end would tell of shapes that are new to the device.
+        ends = ((m, min(m * TOKENS_A_FRAME, whole)) for m in MARKS if m <= frames)
+        passed = [m for m, end in ends if start < end <= start + count]
         if marks is not None and passed:
             wait()
         here = time.perf_counter()
