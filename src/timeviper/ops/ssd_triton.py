@@ -34,6 +34,7 @@ _HEADS_BLOCK = 16
 _QUESTION = 1024
 # States up to this many values leave registers to spare in four warps.
 _SMALL_STATE = 64 * 64
+_BROAD = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -509,7 +510,8 @@ class _Work:
         y, direct = emit or (None, None)
         views = map(kernels.View.of, (walk.x, walk.B, walk.C))
         io = kernels.Walked(*views, direct, y, walk.given.steps, walk.given.sums, keep)
-        for begin, width in _parts(self.head_dim):
+        broad = emit is not None and self.operand == torch.bfloat16
+        for begin, width in _parts(self.head_dim, broad=broad):
             kernels.walk_kernel[self.heads, len(self.plan.segments)](
                 io,
                 starts,
@@ -630,15 +632,23 @@ def _padded(size: int, least: int = 16) -> int:
     return max(least, 1 << (size - 1).bit_length())
 
 
-def _parts(head_dim: int) -> list[tuple[int, int]]:
+def _parts(head_dim: int, *, broad: bool = False) -> list[tuple[int, int]]:
     """First channel and width of each walk: powers of two that pad a head by little.
 
-    Two parts in one program keep more registers than there are.
+    Two parts in one program keep more registers than there are, and came out wrong on an H100.
+
+    Args:
+        head_dim: channels of a head.
+        broad: no part below 64 channels but a rest of 16, as walks that write outputs from products
+            of bfloat16 want it: of 32 channels they came out wrong on an H100 at odd strides.
     """
-    if _padded(head_dim) == head_dim or head_dim < 32:
-        return [(0, _padded(head_dim))]
-    large = _padded(head_dim) // 2
-    return [(0, large), (large, _padded(head_dim - large))]
+    whole = _padded(head_dim)
+    if broad and head_dim <= _BROAD:
+        return [(0, _BROAD)]
+    if whole == head_dim or head_dim < 32:
+        return [(0, whole)]
+    large, rest = whole // 2, _padded(head_dim - whole // 2)
+    return [(0, large), (large, _BROAD if broad and head_dim - large != 16 else rest)]
 
 
 def _residents(head_dim: int, size: int) -> int:

@@ -118,6 +118,15 @@ def test_heads_in_two_parts(tuning: Any, head_dim: int) -> None:
     _compare(_scan(operands, [18, 35], tuning), operands, _oracle(operands, [18, 35]))
 
 
+@pytest.mark.parametrize("head_dim", [20, 70])
+def test_parts_that_reach_beyond_a_head(head_dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As bfloat16 is walked on a GPU: padded to 64 channels, the last part too."""
+    parts = ssd_triton._parts(head_dim, broad=True)
+    monkeypatch.setattr(ssd_triton, "_parts", lambda head_dim, broad: parts)
+    operands = _leaves([18, 3], head_dim=head_dim, size=17)
+    _compare(_scan(operands, [18, 3], CUT), operands, _oracle(operands, [18, 3]))
+
+
 def test_more_heads_than_a_block_of_steps() -> None:
     operands = _leaves([18], heads=18, head_dim=18, size=17)
     _compare(_scan(operands, [18], CUT), operands, _oracle(operands, [18]))
@@ -302,3 +311,21 @@ def test_large_states_of_float32_take_shorter_chunks() -> None:
     x = torch.zeros(1, 1, 64)
     assert ssd_triton._chunk(64, x, torch.zeros(1, 1, 128)) == 32
     assert ssd_triton._chunk(64, x, torch.zeros(1, 1, 64)) == 64
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "parts", "broad"),
+    [
+        (16, [(0, 16)], [(0, 64)]),
+        (20, [(0, 32)], [(0, 64)]),
+        (48, [(0, 32), (32, 16)], [(0, 64)]),
+        (64, [(0, 64)], [(0, 64)]),
+        (80, [(0, 64), (64, 16)], [(0, 64), (64, 16)]),
+        (96, [(0, 64), (64, 32)], [(0, 64), (64, 64)]),
+        (128, [(0, 128)], [(0, 128)]),
+    ],
+)
+def test_parts_of_a_head(head_dim: int, parts: list[Any], broad: list[Any]) -> None:
+    """Outputs from products of bfloat16 are never walked by 32 channels: an H100 gets it wrong."""
+    assert ssd_triton._parts(head_dim) == parts
+    assert ssd_triton._parts(head_dim, broad=True) == broad
