@@ -31,7 +31,6 @@ from timeviper.model.decoder import last_of_each
 from timeviper.model.parts import Spread, in_turn
 from timeviper.model.state import DecoderState, fork_each
 from timeviper.model.tokens import Tokens
-from timeviper.model.vision.fp8 import Fp8Layer
 from timeviper.model.vlm import TimeViper
 from timeviper.processing.clip_tokens import PromptTokens
 from timeviper.processing.processor import Processor
@@ -116,8 +115,7 @@ class VideoEncoder:
         self.keys_in_host = keys_in_host
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
-        fp8 = any(isinstance(layer, Fp8Layer) for layer in model.vision.modules())
-        sizes = chunks or Chunks.of(model.config, self.device.type, fp8=fp8)
+        sizes = chunks or Chunks.of(model.config, self.device.type)
         self.chunks = sizes if clip_frames is None else sizes.even(clip_frames)
         size = sum(p.nbytes for p in model.parameters())
         # On a CPU such a model gains by clips side by side, not by cores inside an operation.

@@ -267,7 +267,7 @@ def _eyes(config: TimeViperConfig, frames: int, precision: Precision, setting: S
 
 
 def _batch(config: TimeViperConfig, frames: int, setting: Setting) -> int:
-    sizes = Chunks.of(config, setting.device_type, fp8=setting.fp8)
+    sizes = Chunks.of(config, setting.device_type)
     return min(frames, setting.batch_frames or sizes.batch_frames)
 
 
