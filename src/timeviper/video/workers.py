@@ -25,7 +25,11 @@ class _Lanes:
 
     def __init__(self, jobs: Sequence[NDArray[np.int64]], *, capacity: int, ahead: int) -> None:
         self._jobs, self._capacity, self._ahead = jobs, capacity, ahead
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._lock, self._ready = lock, threading.Condition(lock)
+        # One for each worker that waits: woken all at every frame, sixteen of them would keep
+        # Python's lock from the thread that feeds a GPU.
+        self._room: dict[int, threading.Condition] = {}
         self._lanes: list[deque[Item]] = [deque() for _ in jobs]
         self._finished = [False] * len(jobs)
         self._next_job = self._head = self._waiting = 0
@@ -38,20 +42,20 @@ class _Lanes:
 
     def stop(self) -> None:
         """Wake everyone and let them end."""
-        with self._changed:
+        with self._lock:
             self._stopped = True
-            self._changed.notify_all()
+            self._ready.notify_all()
+            self._wake_workers()
 
     def fail(self, failure: BaseException) -> None:
         """Hand a worker's failure to the consumer and end the others."""
-        with self._changed:
+        with self._lock:
             self._failure = self._failure or failure
-            self._stopped = True
-            self._changed.notify_all()
+            self.stop()
 
     def take(self) -> int | None:
         """The next job, or None when there is none left."""
-        with self._changed:
+        with self._lock:
             job = self._next_job
             if self._stopped or job == len(self._jobs):
                 return None
@@ -60,33 +64,44 @@ class _Lanes:
 
     def put(self, job: int, item: Item) -> None:
         """Add a result; wait while too many wait. The job being consumed never waits for others."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._has_room(job))
+        with self._lock:
+            if not (self._stopped or self._has_room(job)):
+                room = self._room[job] = threading.Condition(self._lock)
+                room.wait_for(lambda: self._stopped or self._has_room(job))
+                del self._room[job]
             self._lanes[job].append(item)
-            self._waiting += job != self._head
-            self._changed.notify_all()
+            if job == self._head:
+                self._ready.notify()
+            else:
+                self._waiting += 1
 
     def finish(self, job: int) -> None:
         """Say that a job has no more results."""
-        with self._changed:
+        with self._lock:
             self._finished[job] = True
-            self._changed.notify_all()
+            if job == self._head:
+                self._ready.notify()
 
     def get(self, job: int) -> list[Item]:
         """All results of a job that are there, waiting for at least one; empty when it is over."""
-        with self._changed:
+        with self._lock:
             if job != self._head:
                 self._head = job
                 self._waiting -= len(self._lanes[job])
-                self._changed.notify_all()
+                self._wake_workers()
             lane = self._lanes[job]
-            self._changed.wait_for(lambda: lane or self._finished[job] or self._stopped)
+            self._ready.wait_for(lambda: lane or self._finished[job] or self._stopped)
             if self._failure is not None:
                 raise self._failure
             items = list(lane)
             lane.clear()
-            self._changed.notify_all()
+            if job in self._room:
+                self._room[job].notify()
             return items
+
+    def _wake_workers(self) -> None:
+        for room in self._room.values():
+            room.notify()
 
     def _has_room(self, job: int) -> bool:
         if job == self._head:

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from timeviper.video.base import FrameReader, Pixels
-from timeviper.video.workers import run_in_order
+from timeviper.video.workers import (
+    _Lanes,  # pyright: ignore[reportPrivateUsage]
+    run_in_order,
+)
 
 
 class Tape:
@@ -81,6 +84,23 @@ def test_no_worker_waits_for_the_head() -> None:
         time.sleep(0.01)
     assert sorted(tape.read) == list(range(50))
     results.close()
+
+
+def test_workers_that_wait_are_not_woken_for_every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has no room is asked when the head changes, not when a frame comes or goes."""
+    asked: list[int] = []
+    has_room = _Lanes._has_room
+
+    def counted(lanes: _Lanes, job: int) -> bool:
+        asked.append(job)
+        return has_room(lanes, job)
+
+    monkeypatch.setattr(_Lanes, "_has_room", counted)
+    results = run_in_order(jobs_of(16, 100), Tape().open, workers=8, capacity=10)
+    assert [index for index, _ in results] == list(range(1600))
+    # Once for each frame, and for each of eight that wait at each of sixteen heads; a lane that
+    # was emptied wakes its own worker.
+    assert len(asked) < 1600 + 16 * 8 + 1600
 
 
 def test_what_waits_is_bounded() -> None:
