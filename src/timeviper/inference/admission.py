@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import groupby
 from typing import final
 
 import numpy as np
@@ -127,8 +128,9 @@ class Gate:
             dropping=self._dropping if fresh else None,
             host=_has_host(self._encoder.device),
         )
-        for rung in ways:
-            if self._fits(rung, there):
+        for _, kind in groupby(ways, key=lambda rung: (rung.dropping, rung.keys_in_host)):
+            rung = self._first_fitting(list(kind), there)
+            if rung is not None:
                 return self._reader(rung), sentences(rung, load, there)
         raise self._refusal(load, there)
 
@@ -140,6 +142,16 @@ class Gate:
         """
         sites = len(self._encoder.model.config.decoder.transfer.sites)
         return self._encoder if len(state.pending) == sites else self._dropper()
+
+    def _first_fitting(self, kind: list[Rung], there: int) -> Rung | None:
+        """The first that fits of ways that differ by their chunks, ever smaller ones."""
+        whole, *smaller = kind
+        if self._fits(whole, there):
+            return whole
+        # Each look takes most of a second: where the smallest does not fit, none between does.
+        if not smaller or not self._fits(smaller[-1], there):
+            return None
+        return next(rung for rung in smaller if self._fits(rung, there))
 
     def _fits(self, rung: Rung, there: int) -> bool:
         if self._needs(rung.load) > there:

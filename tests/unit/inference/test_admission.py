@@ -15,7 +15,7 @@ from timeviper.core.errors import CapacityError
 from timeviper.inference import admission
 from timeviper.inference.admission import UNLIMITED, Gate, Limits
 from timeviper.inference.engine import AskOptions, Degrade, Engine
-from timeviper.inference.ladder import rungs
+from timeviper.inference.ladder import Rung, rungs
 from timeviper.inference.watch import Progress, Watch
 from timeviper.model import keys as keys_module
 from timeviper.model.config import TransferPlan
@@ -197,3 +197,29 @@ def test_when_every_gib_counts_no_hole_between_blocks_is_hoped_for(
         gate.admit(PLAN, np.arange(260.0))
     # First the quick look, which a video that needs half of it would pass.
     assert asked[:2] == [True, False]
+
+
+def test_a_refusal_looks_at_few_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest and the smallest chunks of each kind of way, and none between."""
+    seen: list[Rung] = []
+
+    def never(gate: Gate, rung: Rung, there: int) -> bool:
+        seen.append(rung)
+        return False
+
+    monkeypatch.setattr(Gate, "_fits", never)
+    gate = _gate(Limits(bytes=0), monkeypatch)
+    with pytest.raises(CapacityError):
+        gate.admit(PLAN, np.arange(260.0))
+    kinds = [(rung.chunked, rung.keys_in_host) for rung in seen]
+    assert kinds == [(False, False), (True, False), (False, True), (True, True)]
+    assert seen[1].load.chunk == min(rung.load.chunk for rung in seen)
+
+
+def test_the_largest_chunk_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = _gate(UNLIMITED, monkeypatch).load(PLAN, np.arange(260.0))
+    half = load.chunk // 2
+    monkeypatch.setattr(Gate, "_fits", lambda gate, rung, there: rung.load.chunk <= half)
+    reader, said = _gate(Limits(bytes=0), monkeypatch).admit(PLAN, np.arange(260.0))
+    assert not reader.keys_in_host
+    assert f"chunks of {half:,} tokens" in said[0]
