@@ -19,6 +19,7 @@ from timeviper.core.layout import TokenLayout
 from timeviper.inference.chunks import Chunks
 from timeviper.inference.conveyor import Conveyor
 from timeviper.inference.fitting import decode_size
+from timeviper.inference.graphs import LookRunner
 from timeviper.inference.identity import identify
 from timeviper.inference.lookahead import one_thread_an_op, side_by_side
 from timeviper.inference.opened import OpenAnswer
@@ -256,6 +257,7 @@ class VideoEncoder:
         """Vision tokens of frames of the tower's size, a bounded number of them at a time."""
         return in_batches(self._see, frames, self.chunks.batch_frames, device=self.device)
 
+    @torch.inference_mode()
     def _see(self, frames: Tensor) -> Tensor:
         pixels = self.processor.pixels_there(frames).to(self.device, self.dtype)
         return self.model.encode_frames(pixels)
@@ -339,15 +341,21 @@ class VideoEncoder:
                 threads=self.looks,
                 clock=clock,
             )
+        most = min(total, self.chunks.batch_frames)
         conveyor = Conveyor(
             clips,
             squares,
             side=self.processor.image.size,
-            batch_frames=min(total, self.chunks.batch_frames),
+            batch_frames=most,
             device=self.device,
             chain=chain,
         )
-        return seen_in_batches(conveyor, self.look, clock=clock)
+        see = LookRunner(self._see, frames=most, device=self.device)
+        return seen_in_batches(
+            conveyor,
+            lambda frames: in_batches(see, frames, most, device=self.device),
+            clock=clock,
+        )
 
     @staticmethod
     def _watched(seen: Iterator[Seen], watch: Watch) -> Iterator[Seen]:
