@@ -92,7 +92,7 @@ class VideoEncoder:
         chunks: how many frames are decoded, encoded and read together; as suits the device when
             not given.
         clip_frames: one number for all of `chunks`.
-        workers: threads that decode; one a core when not given.
+        workers: threads that decode; see `decoders` for what is taken when not given.
         keys_in_host: whether long keys and values lie in host memory, from where attention has
             them copied: less memory of the device, and slower.
 
@@ -378,5 +378,11 @@ class VideoEncoder:
             sampling.times,
             size=decode_size(source.info, self.processor.image),
             clip_frames=self.chunks.clip_frames,
-            workers=self.workers,
+            workers=self.workers or decoders(self.device),
         )
+
+
+def decoders(device: torch.device) -> int:
+    """Threads that decode for a tower: one a core, but where a GPU wants to be told what to do."""
+    cores = available_cores()
+    return cores - cores // 8 if device.type == "cuda" else cores

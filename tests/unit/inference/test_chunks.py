@@ -13,7 +13,7 @@ from timeviper.model.presets import preset
 def test_a_gpu_is_given_whole_batches_of_frames_and_long_chunks_of_tokens() -> None:
     nano = preset("nano-9b-v2-transv")
     chunks = Chunks.of(nano, "cuda")
-    assert (chunks.batch_frames, chunks.chunk_frames) == (128, 512)
+    assert (chunks.batch_frames, chunks.chunk_frames) == (64, 512)
     assert chunk_tokens(nano, "cuda") == 8192
     assert chunks.batch_frames % chunks.clip_frames == 0
     assert chunks.chunk_frames % chunks.batch_frames == 0

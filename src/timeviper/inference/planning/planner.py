@@ -151,7 +151,8 @@ def forecast(
     }
     libraries = {"matrix libraries": _LIBRARIES[setting.device_type]}
     eyes = _eyes(config, frames, precision, setting)
-    work = _prefill_work(_work(done.prefill_peak, done), eyes, setting)
+    stays = frames >= 2 * _batch(config, frames, setting)
+    work = _prefill_work(_work(done.prefill_peak, done), eyes, setting, stays=stays)
     moving = _moving(config, frames, chunk, precision, setting)
     return Forecast(
         frames=frames,
@@ -286,10 +287,11 @@ def _moving(
     return pixels + (chunks + setting.looks * clip) * row
 
 
-def _prefill_work(decoder: int, tower: int, setting: Setting) -> dict[str, int]:
-    """What works at the highest moment: on a GPU decoder and tower take turns."""
+def _prefill_work(decoder: int, tower: int, setting: Setting, *, stays: bool) -> dict[str, int]:
+    """What works at the highest moment; `stays`: the tower is captured, and keeps its memory."""
     if not setting.tower:
         return {"decoder's work": decoder}
-    if setting.device_type == "cpu":
+    if setting.device_type == "cpu" or stays:
         return {"decoder's work": decoder, "tower's work": tower}
+    # On a GPU they take turns.
     return {"decoder's work": decoder} if decoder >= tower else {"tower's work": tower}
