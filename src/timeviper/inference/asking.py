@@ -1,12 +1,36 @@
-"""What has to hold before a question is read: the video can still be followed by it."""
+"""What has to hold before a question is read: it has a video, which can still be followed by it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from timeviper.core.errors import RequestError
 from timeviper.inference.prefill import EncodedVideo
 from timeviper.inference.request import AskOptions
 from timeviper.processing.messages import Message, TextPart
 from timeviper.processing.prompt import PromptPlan
+
+
+def paired(
+    encoded: EncodedVideo | Sequence[EncodedVideo], questions: Sequence[str]
+) -> list[tuple[EncodedVideo, str]]:
+    """Each question with its video.
+
+    Args:
+        encoded: one for all questions, or one for each.
+        questions: the user's words.
+
+    Raises:
+        RequestError: another number of videos than of questions.
+    """
+    videos = [encoded] * len(questions) if isinstance(encoded, EncodedVideo) else list(encoded)
+    if len(videos) != len(questions):
+        raise RequestError(
+            want=f"one video for all of {len(questions)} questions, or one for each",
+            got=f"{len(videos)} videos",
+            do="repeat a video for each question about it",
+        )
+    return list(zip(videos, questions, strict=True))
 
 
 def followed(encoded: EncodedVideo, plan: PromptPlan, options: AskOptions) -> EncodedVideo:

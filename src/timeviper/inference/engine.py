@@ -14,7 +14,7 @@ import torch
 from timeviper.core.device import peak_bytes, pick_device
 from timeviper.core.precision import Precision
 from timeviper.inference.admission import UNLIMITED, Gate, Limits
-from timeviper.inference.asking import followed, with_system
+from timeviper.inference.asking import followed, paired, with_system
 from timeviper.inference.decode import Ending, decode
 from timeviper.inference.degrade import Degrade
 from timeviper.inference.lookahead import one_thread_an_op
@@ -264,16 +264,16 @@ class Engine:
 
     def ask_many(
         self,
-        encoded: EncodedVideo,
+        encoded: EncodedVideo | Sequence[EncodedVideo],
         questions: Sequence[str],
         options: AskOptions = DEFAULTS,
         *,
         watch: Watch = SILENT,
     ) -> list[Answer]:
-        """Answer several questions about an encoded video, writing their answers together.
+        """Answer several questions about encoded videos, writing their answers together.
 
         Args:
-            encoded: what `encode` returned.
+            encoded: what `encode` returned: one video for all questions, or one for each.
             questions: the user's words; each answer takes memory of its own while it is written.
             options: for all of them.
             watch: follows and stops the work.
@@ -282,28 +282,26 @@ class Engine:
             One answer a question, in order; `timing.answer` of each holds that of the batch.
 
         Raises:
-            As `ask`.
+            RequestError: another number of videos than of questions.
+            Others: as `ask`.
 
         Law: each answer equals that of `ask`.
         """
-        plans = [self._plan(question, options) for question in questions]
-        return self.answer_plans(encoded, plans, options, watch=watch)
+        pairs = paired(encoded, questions)
+        plans = [(video, self._plan(question, options)) for video, question in pairs]
+        return self.answer_plans(plans, options, watch=watch)
 
     def answer_plans(
         self,
-        encoded: EncodedVideo,
-        plans: Sequence[PromptPlan],
+        plans: Sequence[tuple[EncodedVideo, PromptPlan]],
         options: AskOptions = DEFAULTS,
         *,
         watch: Watch = SILENT,
     ) -> list[Answer]:
-        """As `ask_many`, for conversations that are laid out already."""
-        if not plans:
-            return []
-        for plan in plans:
+        """As `ask_many`, for conversations that are laid out already, each with its video."""
+        for encoded, plan in plans:
             followed(encoded, plan, options)
-        opened = self._open([(encoded, plan) for plan in plans], options)
-        return self._write(*opened, watch)
+        return self._write(*self._open(plans, options), watch)
 
     def _write(
         self, asked: Sequence[Asked], opened: Sequence[OpenAnswer], watch: Watch

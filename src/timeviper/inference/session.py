@@ -53,13 +53,12 @@ class Answering(Protocol):
 
     def answer_plans(
         self,
-        encoded: EncodedVideo,
-        plans: Sequence[PromptPlan],
+        plans: Sequence[tuple[EncodedVideo, PromptPlan]],
         options: AskOptions = DEFAULTS,
         *,
         watch: Watch = SILENT,
     ) -> list[Answer]:
-        """Answers conversations about an encoded video."""
+        """Answers conversations about encoded videos."""
         ...
 
 
@@ -274,7 +273,7 @@ class Session:
         how = replace(options or self._options, fps=None, max_frames=None, system=system)
         processor = self._engine.encoder.processor
         plans = [plan_turn(processor, system, self._turns, question) for question in questions]
-        return self._engine.answer_plans(encoded, plans, how, watch=watch)
+        return self._engine.answer_plans([(encoded, plan) for plan in plans], how, watch=watch)
 
     def fork(self) -> Self:
         """A second session that begins as this one is; neither feels what happens to the other."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.toy_engine import noise, toy_engine, write_video
@@ -32,6 +34,25 @@ def test_each_answer_equals_that_of_its_question_alone(
     assert {a.frames for a in together} == {9}
     # Other questions, other answers: the equality above compares something.
     assert len({a.text for a in together}) > 1
+
+
+def test_each_question_may_have_a_video_of_its_own(
+    encoded: tuple[Engine, EncodedVideo], tmp_path: Path
+) -> None:
+    engine, video = encoded
+    other = engine.encode(write_video(tmp_path / "other.mp4", noise(6, seed=7)))
+    videos = [video, other, other, video]
+    together = engine.ask_many(videos, QUESTIONS, SHORT)
+    alone = [engine.ask(v, q, SHORT) for v, q in zip(videos, QUESTIONS, strict=True)]
+    assert [a.text for a in together] == [a.text for a in alone]
+    assert [a.frames for a in together] == [9, 6, 6, 9]
+
+
+def test_videos_without_questions_are_refused(encoded: tuple[Engine, EncodedVideo]) -> None:
+    engine, video = encoded
+    with pytest.raises(RequestError, match="2 videos"):
+        engine.ask_many([video, video], ["What?"])
+    assert engine.ask_many([], []) == []
 
 
 def test_no_questions_no_answers(encoded: tuple[Engine, EncodedVideo]) -> None:
