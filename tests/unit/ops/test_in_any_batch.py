@@ -32,7 +32,7 @@ HERE = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+def _instructions(loops_count: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Products as the matrix unit adds them up: sixteen inputs an instruction, one after another.
 
     NumPy's own depend on the shape of the tile, which the matrix unit's do not.
@@ -49,14 +49,6 @@ def _instructions(monkeypatch: pytest.MonkeyPatch) -> None:
         return interpreter.TensorHandle(total, d.dtype.scalar)
 
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
-    plain = interpreter._patch_lang_tensor
-
-    def patch(tensor: type, scope: Any) -> None:
-        plain(tensor, scope)
-        # NumPy 2.4 makes no int of an array of one value: loops could not read their length.
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch)
 
 
 def same_in_batches(run: Callable[[slice], Tensor], rows: int) -> None:

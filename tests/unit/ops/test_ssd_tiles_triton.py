@@ -15,7 +15,7 @@ from tests.unit.ops.scratch import fill_scratch
 from timeviper.ops import ssd_reference
 from timeviper.ops.triton_probe import is_interpreted
 
-triton_interpreter = pytest.importorskip("triton.runtime.interpreter")
+pytest.importorskip("triton.runtime.interpreter")
 ssd_triton = pytest.importorskip("timeviper.ops.ssd_triton")
 tiles_room = pytest.importorskip("timeviper.ops.ssd_tiles_triton")
 
@@ -27,15 +27,8 @@ interpreted = pytest.mark.skipif(not is_interpreted(), reason="kernels are compi
 
 
 @pytest.fixture(autouse=True)
-def _loops_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let interpreted loops read their length, and short sequences take this walk too."""
-    plain = triton_interpreter._patch_lang_tensor
-
-    def patch(tensor: type, scope: Any) -> None:
-        plain(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-    monkeypatch.setattr(triton_interpreter, "_patch_lang_tensor", patch)
+def _short_sequences_too(loops_count: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let short sequences take this walk."""
     monkeypatch.setattr(ssd_triton, "_QUESTION", 0)
 
 

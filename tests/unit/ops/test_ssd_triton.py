@@ -18,28 +18,19 @@ from timeviper.ops import backend, ssd_chunked, ssd_reference
 from timeviper.ops.ssd import ssd
 from timeviper.ops.triton_probe import is_interpreted
 
-triton_interpreter = pytest.importorskip("triton.runtime.interpreter")
+pytest.importorskip("triton.runtime.interpreter")
 ssd_triton = pytest.importorskip("timeviper.ops.ssd_triton")
 
-pytestmark = pytest.mark.skipif(not is_interpreted(), reason="kernels are compiled here")
+pytestmark = [
+    pytest.mark.skipif(not is_interpreted(), reason="kernels are compiled here"),
+    pytest.mark.usefixtures("loops_count"),
+]
 
 ORDER = ("x", "dt", "A", "B", "C", "D", "dt_bias", "state")
 WHOLE = ssd_triton.Tuning(programs=1, shortest=1000)
 # More programs than there is work: every chunk, or every other one, is a segment of its own.
 CUT = ssd_triton.Tuning(programs=1000, shortest=1)
 PAIRS = ssd_triton.Tuning(programs=1000, shortest=2)
-
-
-@pytest.fixture(autouse=True)
-def _loops_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let interpreted loops read their length: NumPy 2.4 makes no int of an array of one value."""
-    plain = triton_interpreter._patch_lang_tensor
-
-    def patch(tensor: type, scope: Any) -> None:
-        plain(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-    monkeypatch.setattr(triton_interpreter, "_patch_lang_tensor", patch)
 
 
 def _scan(
