@@ -295,3 +295,14 @@ def test_cancelling_stops_within_a_clip_or_a_batch(way):
         )
     assert len(asked) == 4
     assert _threads() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "cores", "threads"),
+    [("cpu", 16, 16), ("cuda", 16, 14), ("cuda", 8, 7), ("cuda", 4, 4), ("cuda", 1, 1)],
+)
+def test_one_core_in_eight_is_left_to_what_feeds_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, kind: str, cores: int, threads: int
+) -> None:
+    monkeypatch.setattr(prefill, "available_cores", lambda: cores)
+    assert prefill.decoders(torch.device(kind)) == threads
