@@ -109,13 +109,14 @@ def test_cancelling_ends_within_a_packet(video: Videos) -> None:
 def test_damage_costs_one_group_of_pictures(video: Videos, tmp_path: Path) -> None:
     path = encode(tmp_path / "fast.mp4", Recipe(options={**X264, "x264-params": "annexb=0"}))
     table = FileSource(path)._table
+    # Of this very file: x264 may write another that looks a little different.
+    want, _ = decode_all(path, SMALL)
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + 4
     # The second quarter of the pictures' bytes: the groups before and behind stay whole.
     size = int.from_bytes(data[start - 8 : start - 4], "big")
     data[start + size // 4 : start + size // 2] = bytes(size // 2 - size // 4)
     path.write_bytes(data)
-    want, _ = decode_all(encode(tmp_path / "whole.mp4", RECIPES["h264.mp4"]), SMALL)
     reader = FileSource(path).open_reader(SMALL)
     got = dict(reader.read(np.arange(len(table.times), dtype=np.int64), never))
     assert set(range(36, 48)) <= set(got)
