@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.unit.video.files import RECIPES, SMALL, X264, Recipe, encode
+from tests.unit.video.files import SMALL, X264, Recipe, encode
 from timeviper.video.decoding import FileReader
 from timeviper.video.file_source import FileSource
 from timeviper.video.reference import decode_all
